@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything runs from .venv, made from the hashed lock files in requirements/.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types contracts fmt fuzz bench lock docs clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## Make .venv from the lock file and install Troth into it
+
+$(VENV)/.uv: requirements/uv.txt
+	@echo "==> creating $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit("Troth needs Python 3.11 or newer; found " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(STAMP): $(VENV)/.uv requirements/dev.txt pyproject.toml
+	@echo "==> installing the locked dependencies (once; about a minute on a slow line)"
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(PY) -m uv pip sync --quiet --require-hashes requirements/dev.txt
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(PY) -m uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## Run the main job: two attested stock Envoys, a refusal, a withdrawal
+	@$(PY) -m troth demo $(DEMO_ARGS)
+
+test: $(STAMP) ## Lint, types, contracts and every test
+	@$(MAKE) --no-print-directory lint types contracts
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## Check style
+	@$(PY) -m ruff check src tests
+	@$(PY) -m ruff format --check src tests
+
+types: $(STAMP) ## Check types
+	@$(PY) -m mypy
+
+contracts: $(STAMP) ## Check the arrow of knowledge
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+
+fmt: $(STAMP) ## Format the code
+	@$(PY) -m ruff check --fix-only --quiet src tests
+	@$(PY) -m ruff format --quiet src tests
+
+bench: $(STAMP) ## Measure, as ratios to a floor measured in the same run
+	@$(PY) -m tests.benchmarks $(BENCH_ARGS)
+
+lock: $(VENV)/.uv ## Resolve the dependencies again
+	@$(PY) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra envoy --extra tdx --extra postgres --group dev pyproject.toml -o requirements/dev.txt
+
+clean: ## Remove the environment and what the demo left
+	@rm -rf $(VENV) .demo report.html report.json

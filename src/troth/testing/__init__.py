@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Public fakes and simulators for tests; production never imports them."""

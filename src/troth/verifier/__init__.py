@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Appraisal: Evidence against Reference Values and an Appraisal Policy."""
