@@ -98,7 +98,7 @@ class DecodeError(TrothError):
     code = "malformed"
 
     def __init__(
-        self, message: str, *, format: str, offset: int | None = None, remedy: str = ""  # noqa: A002 - the field's own word
+        self, message: str, *, format: str, offset: int | None = None, remedy: str = ""
     ) -> None:
         where = f" at byte {offset}" if offset is not None else ""
         super().__init__(f"{format}{where}: {message}", remedy=remedy)
@@ -115,7 +115,7 @@ class LimitExceededError(DecodeError):
 
     code = "too_large"
 
-    def __init__(self, *, format: str, limit: str, value: int, offset: int | None = None) -> None:  # noqa: A002 - as in DecodeError
+    def __init__(self, *, format: str, limit: str, value: int, offset: int | None = None) -> None:
         super().__init__(f"more than {limit}={value}", format=format, offset=offset)
         self.limit, self.value = limit, value
 
