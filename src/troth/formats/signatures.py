@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ECDSA_ALGORITHMS",
+    "LEGACY_SIGNATURE_ALGORITHMS",
     "MAC_ALGORITHMS",
     "PSS_ALGORITHMS",
     "SIGNATURE_ALGORITHMS",
@@ -102,6 +103,13 @@ PSS_ALGORITHMS = {
 SIGNATURE_ALGORITHMS = frozenset(ECDSA_ALGORITHMS) | _EDDSA_ALGORITHMS | frozenset(PSS_ALGORITHMS)
 """Every signature algorithm that Troth knows; what a caller accepts is the caller's choice."""
 
+LEGACY_SIGNATURE_ALGORITHMS = {
+    "RS256": hashes.SHA256(),
+    "RS384": hashes.SHA384(),
+    "RS512": hashes.SHA512(),
+}
+"""RSASSA-PKCS1-v1_5, which JWTs of others still use; never allowed unless a caller names it."""
+
 MAC_ALGORITHMS = {
     "HMAC 256/256": MacAlgorithm("sha256", 32),
     "HMAC 384/384": MacAlgorithm("sha384", 48),
@@ -136,7 +144,7 @@ def verify_signature(
 
     Raises:
         SignatureError: the key does not fit the algorithm, or the signature is not the key's.
-        ApiMisuseError: `algorithm` is none of `SIGNATURE_ALGORITHMS`.
+        ApiMisuseError: `algorithm` is none of `SIGNATURE_ALGORITHMS` nor of the legacy ones.
     """
     try:
         if algorithm in ECDSA_ALGORITHMS:
@@ -149,6 +157,10 @@ def verify_signature(
             if not isinstance(key.material, rsa.RSAPublicKey):
                 raise _unfit(key, algorithm, "an RSA key", format)
             key.material.verify(signature, data, pss.padding, pss.hash)
+        elif pkcs1 := LEGACY_SIGNATURE_ALGORITHMS.get(algorithm):
+            if not isinstance(key.material, rsa.RSAPublicKey):
+                raise _unfit(key, algorithm, "an RSA key", format)
+            key.material.verify(signature, data, padding.PKCS1v15(), pkcs1)
         else:
             raise ApiMisuseError(f"unknown signature algorithm {algorithm!r}")
     except InvalidSignature as exc:
