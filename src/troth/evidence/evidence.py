@@ -92,6 +92,9 @@ class VerifiedEvidence(Generic[E_co]):
         instance_id: identifies this very Attester (UEID, chip id, AK name), else b"".
         signer: RFC 7638 SHA-256 thumbprint (hex) of the key, or SHA-256 of the certificate, that
             the chain of trust starts from.
+        signer_is_device: `signer` is a key of this one device (a registered IAK, CPAK, AK), not a
+            root that vouches for many. Such a key outlives instance ids, which some firmware
+            changes with an update: the registry then knows the device by it.
         boot_session: changes with each boot where the scheme has such a claim, else b"".
         insecure: reasons why this Evidence must not count in production, such as a published
             test key or the platform simulator. Shown wherever the result shows.
@@ -103,6 +106,7 @@ class VerifiedEvidence(Generic[E_co]):
     implementation_id: bytes = b""
     instance_id: bytes = b""
     signer: str = ""
+    signer_is_device: bool = False
     boot_session: bytes = b""
     insecure: Sequence[str] = ()
 
