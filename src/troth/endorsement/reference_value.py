@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reference Values: what the supply chain says that good Attesters measure.
 
-Source: RFC 9334 section 8.3; draft-ietf-rats-corim section 5.1.4 (triples, measurements).
+Source: RFC 9334 section 8.3; draft-ietf-rats-corim (0b855af) "Reference Values Triple".
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+
+from troth.formats.cbor import Tag
+from troth.formats.corim import tags
+from troth.formats.corim.environment import EnvironmentClass, EnvironmentMap
 
 __all__ = ["Environment", "ReferenceValue", "ReferenceValueSource"]
 
@@ -21,29 +25,53 @@ class Environment:
     Attributes:
         class_id: octets of the class identifier (implementation id, RIM, ...).
         instance_id: octets of the instance identifier (UEID, chip id).
-        vendor, model: names as the Endorser writes them.
+        vendor, model: names as the Endorser writes them; never compared.
+        class_tag, instance_tag: CBOR tags that the identifiers were written under.
     """
 
     class_id: bytes = b""
     instance_id: bytes = b""
     vendor: str = ""
     model: str = ""
+    class_tag: int = tags.BYTES
+    instance_tag: int = tags.UEID
+
+    def to_map(self) -> EnvironmentMap:
+        """Return the environment as CoMID and CoSERV write it."""
+        environment_class = None
+        if self.class_id or self.vendor:
+            environment_class = EnvironmentClass(
+                class_id=Tag(self.class_tag, self.class_id) if self.class_id else None,
+                vendor=self.vendor or None,
+                model=self.model or None,
+            )
+        instance = Tag(self.instance_tag, self.instance_id) if self.instance_id else None
+        return EnvironmentMap(environment_class=environment_class, instance=instance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceValue:
-    """One acceptable measurement of one environment.
+    """One acceptable measurement of one element of an environment.
+
+    Whatever is set is a condition, and all conditions must hold (`matching.compare`).
 
     Attributes:
         id: stable identifier: "<CoRIM id>/<CoMID tag id>#<n>"; what `withdraw` takes.
         scheme: the scheme's one word.
         environment: what it is about.
         key: measurement key, such as "psa.software-component" or "cca.rim", else "".
+        state: which reference triple it comes from: values of one state belong together, values
+            of different states are alternatives.
         digests: algorithm ("sha-256", "sha-384", "sha-512") to digest.
         name, version: component name and version where given, else "".
         signer_ids: accepted signers (authority key digests), any of them; empty means any.
         raw_value, raw_mask: raw measurement and its mask, else None.
         svn, min_svn: exact or minimal security version number, else None.
+        registers: register (PCR number, or name) to digests by algorithm.
+        flags: names from the CoRIM registry ("is-debug") to what they must be.
+        int_range: lowest and highest integer accepted, None for no bound; else None.
+        uncomparable: members that Troth has no comparison for; one is enough that the value
+            never matches.
         source: the file or service it came from, for messages.
         not_before, not_after: validity, else None.
     """
@@ -52,6 +80,7 @@ class ReferenceValue:
     scheme: str
     environment: Environment
     key: str = ""
+    state: str = ""
     digests: Mapping[str, bytes] = field(default_factory=dict)
     name: str = ""
     version: str = ""
@@ -60,6 +89,10 @@ class ReferenceValue:
     raw_mask: bytes | None = None
     svn: int | None = None
     min_svn: int | None = None
+    registers: Mapping[int | str, Mapping[str, bytes]] = field(default_factory=dict)
+    flags: Mapping[str, bool] = field(default_factory=dict)
+    int_range: tuple[int | None, int | None] | None = None
+    uncomparable: Sequence[str] = ()
     source: str = ""
     not_before: datetime | None = None
     not_after: datetime | None = None
