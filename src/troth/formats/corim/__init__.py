@@ -20,6 +20,13 @@ from troth.formats.corim.measurement import (
     Svn,
     Version,
 )
+from troth.formats.corim.signed import (
+    SIGNED_MEDIA_TYPE,
+    SignedCorim,
+    VerifiedCorim,
+    decode_any,
+    sign_corim,
+)
 from troth.formats.corim.triples import (
     ConditionalEndorsement,
     ConditionalSeries,
@@ -34,6 +41,7 @@ from troth.formats.corim.triples import (
 __all__ = [
     "MEDIA_TYPE",
     "REPLACES",
+    "SIGNED_MEDIA_TYPE",
     "SUPPLEMENTS",
     "Comid",
     "ConditionalEndorsement",
@@ -55,8 +63,12 @@ __all__ = [
     "OpaqueTag",
     "RawValue",
     "SeriesRecord",
+    "SignedCorim",
     "Svn",
     "Triples",
     "Validity",
+    "VerifiedCorim",
     "Version",
+    "decode_any",
+    "sign_corim",
 ]
