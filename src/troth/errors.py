@@ -18,6 +18,7 @@
     ├─ AuthorizationError      authentic but not allowed (result)
     ├─ ConflictError           the state changed under the caller; read again and retry
     └─ UnavailableError        something we call is down; retry_after_seconds or None
+        └─ ProxyError          Envoy refused a configuration, or ended
 
 Two questions decide the class: whose fault is it, and what can the catcher do? Appraisal
 outcomes are values, not exceptions. `str(error)` is for operators: it names the cause and,
@@ -39,6 +40,7 @@ __all__ = [
     "FreshnessError",
     "LimitExceededError",
     "PeerError",
+    "ProxyError",
     "SignatureError",
     "TrothError",
     "UnavailableError",
@@ -200,3 +202,7 @@ class UnavailableError(TrothError):
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.retry_after_seconds = retry_after_seconds
+
+
+class ProxyError(UnavailableError):
+    """The data-plane proxy refused a configuration, did not start, or ended by itself."""
