@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from troth.errors import ApiMisuseError
 
-__all__ = ["DEFAULT_LIMITS", "HIGHEST_DEPTH", "MAX_CERTIFICATES", "RIM_LIMITS", "Limits"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "HIGHEST_DEPTH",
+    "MAX_CERTIFICATES",
+    "MAX_CMW_DEPTH",
+    "RIM_LIMITS",
+    "Limits",
+]
 
 HIGHEST_DEPTH = 64
 """No decoder may be told to nest deeper: each level is a few frames of the interpreter's stack."""
@@ -46,3 +53,6 @@ DEFAULT_LIMITS = Limits(max_bytes=65_536, max_items=16_384, max_depth=16)
 
 RIM_LIMITS = Limits(max_bytes=1_048_576, max_items=32_768, max_depth=24)
 """Reference integrity manifests, which an Endorser sends and which may list a whole product."""
+
+MAX_CMW_DEPTH = 4
+"""Collections within collections in one Conceptual Message Wrapper."""
