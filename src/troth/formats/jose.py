@@ -22,8 +22,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-
 from troth.errors import (
     ApiMisuseError,
     DecodeError,
@@ -33,8 +31,9 @@ from troth.errors import (
     UnsupportedError,
 )
 from troth.formats.base64url import decode_base64url, encode_base64url
+from troth.formats.key_selection import MAX_KEYS_TRIED, select_keys
 from troth.formats.limits import DEFAULT_LIMITS, Limits
-from troth.formats.signatures import ECDSA_ALGORITHMS, verify_signature
+from troth.formats.signatures import verify_signature
 from troth.formats.signer import Signer
 from troth.formats.strict_json import decode_json, decode_json_object, encode_json
 from troth.formats.verification_key import VerificationKey
@@ -56,9 +55,6 @@ DEFAULT_ALGORITHMS: Final = frozenset(
 
 ALGORITHMS: Final = DEFAULT_ALGORITHMS | {"RS256", "RS384", "RS512"}
 """Every algorithm that a caller may allow."""
-
-MAX_KEYS_TRIED: Final = 8
-"""A token without `kid` may fit several keys; each try costs us a public-key operation."""
 
 _HEADER_LIMITS: Final = Limits(max_bytes=4096, max_items=256, max_depth=4)
 _YEAR_10000: Final = 253_402_300_800
@@ -132,7 +128,10 @@ def verify_jwt(
     signature = decode_base64url(parts[2], format=format)
     signing_input = text[: len(parts[0]) + 1 + len(parts[1])].encode("ascii")
     refusal: SignatureError | None = None
-    for key in _candidates(keys, header, algorithm, format):
+    kid = header.get("kid")
+    if kid is not None and not isinstance(kid, str):
+        raise DecodeError("kid is not text", format=format)
+    for key in select_keys(keys, algorithm=algorithm, key_id=kid, format=format):
         try:
             verify_signature(key, algorithm, signature, signing_input, format=format)
         except SignatureError as exc:
@@ -228,41 +227,6 @@ def _check_typ(header: Mapping[str, object], typ: str, format: str) -> None:
         raise UnsupportedError(
             f"is of type {str(actual)[:64]!r}, not {typ!r}: another kind of token", format=format
         )
-
-
-def _candidates(
-    keys: Sequence[VerificationKey], header: Mapping[str, object], algorithm: str, format: str
-) -> Sequence[VerificationKey]:
-    """Return the caller's keys that fit the algorithm and, where there is one, `kid`."""
-    kid = header.get("kid")
-    if kid is not None and not isinstance(kid, str):
-        raise DecodeError("kid is not text", format=format)
-    fitting = [key for key in keys if _fits(key, algorithm)]
-    if kid is not None:
-        named = [key for key in fitting if key.key_id == kid]
-        # A key that came without a name may still be the one.
-        fitting = named or [key for key in fitting if not key.key_id]
-    if not fitting:
-        kid_words = "" if kid is None else f" and kid {kid[:64]!r}"
-        raise SignatureError(
-            f"{format}: none of the {len(keys)} keys given fits alg {algorithm}{kid_words}",
-            remedy="add the signer's public key, or correct its kid, where these keys come from",
-        )
-    if len(fitting) > MAX_KEYS_TRIED:
-        raise LimitExceededError(format=format, limit="MAX_KEYS_TRIED", value=MAX_KEYS_TRIED)
-    return fitting
-
-
-def _fits(key: VerificationKey, algorithm: str) -> bool:
-    if key.algorithm not in {"", algorithm}:
-        return False
-    material = key.material
-    if isinstance(material, ec.EllipticCurvePublicKey):
-        ecdsa = ECDSA_ALGORITHMS.get(algorithm)
-        return ecdsa is not None and ecdsa.curve == material.curve.name
-    if isinstance(material, ed25519.Ed25519PublicKey):
-        return algorithm in {"EdDSA", "Ed25519"}
-    return isinstance(material, rsa.RSAPublicKey) and algorithm[:2] in {"PS", "RS"}
 
 
 def _time(claims: Mapping[str, object], name: str, format: str) -> float | None:

@@ -90,9 +90,10 @@ def _check_limits(data: bytes, format: str, limits: Limits) -> None:
     """Refuse what crosses a limit before the recursive parser, which allocates, sees it."""
     if len(data) > limits.max_bytes:
         raise LimitExceededError(format=format, limit="max_bytes", value=limits.max_bytes)
-    separators = 1 + sum(map(data.count, _SEPARATORS))
-    if separators <= min(limits.max_items, limits.max_depth):
-        return
+    openers = data.count(b"[") + data.count(b"{")
+    items = 1 + openers + data.count(b",") + data.count(b":")
+    if openers <= limits.max_depth and items <= limits.max_items:
+        return  # most texts: not even what is inside strings could cross a limit
     outside_strings = _STRING.sub(b"", data)
     if 1 + sum(map(outside_strings.count, _SEPARATORS)) > limits.max_items:
         raise LimitExceededError(format=format, limit="max_items", value=limits.max_items)
