@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registration entries: which SPIFFE ID the holder of some selectors gets.
+
+A provisioned trust anchor says that a device is genuine. It does not say that the device belongs
+to this trust domain, or as what: that is what an entry says. Both are needed to join.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from troth.errors import AuthorizationError, DecodeError
+from troth.evidence.evidence import Evidence, VerifiedEvidence
+from troth.mesh.tier import Tier
+
+__all__ = ["MAX_SELECTORS", "RegistrationEntry", "Selector", "device_key", "match_entry"]
+
+MAX_SELECTORS = 16
+
+_HEX = re.compile(r"(?:[0-9a-f]{2}){1,128}")
+_SCHEME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_CLAIM = re.compile(r"[^/=\s]{1,64}/[^=\s]{1,128}=\S{1,512}")
+_FORMS = {
+    "scheme": (_SCHEME, "scheme:NAME, such as scheme:psa"),
+    "instance": (_HEX, "instance:HEX, the instance id in lower case"),
+    "implementation": (_HEX, "implementation:HEX, the implementation id in lower case"),
+    "signer": (_HEX, "signer:HEX, the thumbprint of the attestation key in lower case"),
+    "claim": (_CLAIM, "claim:LABEL/NAME=VALUE, such as claim:realm/cca-realm-hash-algo-id=sha-256"),
+}
+# A scheme, or a claim that software chooses, says nothing about which machine it is.
+_IDENTIFYING = frozenset({"instance", "implementation", "signer"})
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """One property that verified Evidence has or has not.
+
+    Attributes:
+        kind: "scheme", "instance", "implementation", "signer" or "claim".
+        value: what it has to be, exactly.
+    """
+
+    kind: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Selector:
+        """Read `kind:value`.
+
+        Raises:
+            DecodeError: not a selector; the message has the accepted forms.
+        """
+        kind, _, value = text.partition(":")
+        if kind not in _FORMS:
+            forms = "; ".join(form for _, form in _FORMS.values())
+            raise DecodeError(f"{text!r} is none of: {forms}", format="selector")
+        pattern, form = _FORMS[kind]
+        if not pattern.fullmatch(value):
+            raise DecodeError(f"{text!r} is not {form}", format="selector")
+        return cls(kind, value)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}"
+
+    def selects(self, verified: VerifiedEvidence[Evidence]) -> bool:
+        """Say whether `verified` has this property. Absent is never a match."""
+        match self.kind:
+            case "scheme":
+                return verified.evidence.scheme == self.value
+            case "instance":
+                return verified.instance_id.hex() == self.value
+            case "implementation":
+                return verified.implementation_id.hex() == self.value
+            case "signer":
+                return verified.signer == self.value
+            case _:
+                return self._selects_claim(verified)
+
+    def _selects_claim(self, verified: VerifiedEvidence[Evidence]) -> bool:
+        place, _, wanted = self.value.partition("=")
+        label, _, name = place.partition("/")
+        found = [
+            claims_set.claims[name]
+            for claims_set in verified.claims_sets
+            if claims_set.label == label and name in claims_set.claims
+        ]
+        return bool(found) and all(
+            isinstance(value, str | int) and str(value) == wanted for value in found
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationEntry:
+    """Devices that have all `selectors` may join as `spiffe_id`.
+
+    Attributes:
+        id: the registry's name for it.
+        spiffe_id: SPIFFE ID in the trust domain of the registry; the registry checks that.
+        selectors: at least one of them names a machine or a product.
+        min_tier: the weakest result that is admitted.
+        hint: the operator's own words.
+    """
+
+    id: str
+    spiffe_id: str
+    selectors: tuple[Selector, ...]
+    min_tier: Tier = Tier.MEASURED
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        if not any(selector.kind in _IDENTIFYING for selector in self.selectors):
+            raise DecodeError(
+                f"an entry for {self.spiffe_id} that any machine could meet",
+                format="registration entry",
+                remedy="add an instance, implementation or signer selector",
+            )
+        if len(self.selectors) > MAX_SELECTORS or len(set(self.selectors)) < len(self.selectors):
+            raise DecodeError(
+                f"expected at most {MAX_SELECTORS} different selectors", format="registration entry"
+            )
+
+    def selects(self, verified: VerifiedEvidence[Evidence]) -> bool:
+        """Say whether the device behind `verified` has every selector."""
+        return all(selector.selects(verified) for selector in self.selectors)
+
+
+def match_entry(
+    entries: Iterable[RegistrationEntry], verified: VerifiedEvidence[Evidence]
+) -> RegistrationEntry:
+    """Return the entry for this device: of those that select it, the most specific one.
+
+    Raises:
+        AuthorizationError: none selects it, or several equally specific ones do.
+    """
+    matching = [entry for entry in entries if entry.selects(verified)]
+    if not matching:
+        known = [f"scheme:{verified.evidence.scheme}"]
+        if verified.instance_id:
+            known.append(f"instance:{verified.instance_id.hex()}")
+        if verified.implementation_id:
+            known.append(f"implementation:{verified.implementation_id.hex()}")
+        if verified.signer:
+            known.append(f"signer:{verified.signer}")
+        raise AuthorizationError(
+            f"no registration entry selects this device ({', '.join(known)})",
+            remedy="create an entry with some of these selectors if the device belongs here",
+        )
+    most = max(len(entry.selectors) for entry in matching)
+    best = [entry for entry in matching if len(entry.selectors) == most]
+    if len(best) > 1:
+        names = ", ".join(f"{entry.id} ({entry.spiffe_id})" for entry in best)
+        raise AuthorizationError(
+            f"several registration entries select this device equally: {names}",
+            remedy="make one of them more specific, or delete the others",
+        )
+    return best[0]
+
+
+def device_key(verified: VerifiedEvidence[Evidence]) -> str:
+    """Return the name by which the registry knows the device behind `verified`.
+
+    The device's own attestation key where there is one, else its instance id: some firmware
+    derives a new instance id from the same key after an update.
+
+    Raises:
+        AuthorizationError: the Evidence identifies no machine.
+    """
+    scheme = verified.evidence.scheme
+    if verified.signer_is_device and verified.signer:
+        return f"{scheme}:signer:{verified.signer}"
+    if verified.instance_id:
+        return f"{scheme}:instance:{verified.instance_id.hex()}"
+    raise AuthorizationError(
+        f"this {scheme} Evidence does not say which machine made it",
+        remedy="only Evidence that names its device can join",
+    )
