@@ -51,7 +51,7 @@ class Limits:
 DEFAULT_LIMITS = Limits(max_bytes=65_536, max_items=16_384, max_depth=16)
 """Evidence, Attestation Results, keys: the largest seen is a Nitro document of 5 KB."""
 
-RIM_LIMITS = Limits(max_bytes=1_048_576, max_items=32_768, max_depth=24)
+RIM_LIMITS = Limits(max_bytes=1_048_576, max_items=20_000, max_depth=24)
 """Reference integrity manifests, which an Endorser sends and which may list a whole product."""
 
 MAX_CMW_DEPTH = 4
