@@ -33,6 +33,9 @@ from troth.evidence.software_component import SoftwareComponent, decode_software
 __all__ = ["PROFILES", "PsaClaims", "PsaProfile", "decode_claims"]
 
 _FORMAT = "PSA claims"
+_CCA_REMEDY = (
+    "This is a CCA platform token. Alone it is no Evidence: ask inside a realm for the whole token."
+)
 _EAN_13 = re.compile(r"[0-9]{13}")
 _EAN_13_5 = re.compile(r"[0-9]{13}-[0-9]{5}")
 
@@ -246,7 +249,9 @@ def _profile(reader: ClaimReader) -> PsaProfile:
     profile = PROFILES.get(name)
     if profile is None or profile.profile != key:
         raise UnsupportedError(
-            f"claim {key} (profile) is {name!r}; known are {', '.join(PROFILES)}", format=_FORMAT
+            f"claim {key} (profile) is {name!r}; known are {', '.join(PROFILES)}",
+            format=_FORMAT,
+            remedy=_CCA_REMEDY if "cca" in name.lower() else "",
         )
     return profile
 
