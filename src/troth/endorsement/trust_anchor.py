@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 
@@ -58,10 +59,7 @@ class TrustAnchor:
         """
         if not self.public_key:
             raise ApiMisuseError(f"trust anchor {self.id} is a certificate")
-        place = Node(None, format=self.source or "trust anchor", name=self.id)
-        return VerificationKey(
-            key_from_spki(self.public_key, place), source=f"{self.source} {self.id}".strip()
-        )
+        return _verification_key(self.public_key, f"{self.source} {self.id}".strip())
 
     def x509_certificate(self) -> x509.Certificate:
         """Return the certificate.
@@ -72,3 +70,11 @@ class TrustAnchor:
         if not self.certificate:
             raise ApiMisuseError(f"trust anchor {self.id} is a key")
         return x509.load_der_x509_certificate(self.certificate)
+
+
+# One object for one key as long as it is in use: a Verifier remembers by the object what it has
+# worked out about a key, and an Attester's next Evidence comes within minutes.
+@lru_cache(maxsize=4096)
+def _verification_key(public_key: bytes, source: str) -> VerificationKey:
+    place = Node(None, format=source or "trust anchor")
+    return VerificationKey(key_from_spki(public_key, place), source=source)
