@@ -114,6 +114,8 @@ class Change:
         appraised: what to remember as the node's last Evidence.
         services: what to remember as the node's services.
         entry_id: the registration entry that it joins by, where that may have changed.
+        connections_end: end of the grace of a node that is degraded; brings its deadline forward
+            and never moves it back.
         refusal: what to remember of a refused join.
         details: further lines for the state log.
     """
@@ -129,6 +131,7 @@ class Change:
     appraised: AppraisedEvidence | None = None
     services: tuple[Service, ...] | None = None
     entry_id: str | None = None
+    connections_end: datetime | None = None
     refusal: JoinRefusal | None = None
     details: Mapping[str, str] = field(default_factory=dict)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
@@ -66,7 +67,7 @@ def apply_change(
 def _follow_steps(connection: Connection, change: Change, node: NodeRecord) -> NodeRecord:
     if change.appraised is not None:
         _note_boot(connection, node.id, change.appraised, change.at)
-    remembered = _remembered(change)
+    remembered = _remembered(change) | _shortened(node.svid, change.connections_end)
     if not change.steps and remembered:
         connection.execute(sa.update(nodes).where(nodes.c.id == node.id).values(remembered))
         return read_node(connection, node.id)
@@ -121,6 +122,12 @@ def _remembered(change: Change) -> dict[str, object]:
     if change.entry_id is not None:
         values["entry_id"] = change.entry_id
     return values
+
+
+def _shortened(svid: IssuedSvid | None, end: datetime | None) -> dict[str, object]:
+    if svid is None or end is None or end >= svid.deadline:
+        return {}
+    return svid_values(replace(svid, deadline=end))
 
 
 def _register(connection: Connection, change: Change, new: NewNode) -> None:

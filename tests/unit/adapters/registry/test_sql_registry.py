@@ -491,6 +491,20 @@ def test_an_admitted_node_lapses_at_its_deadline(registry: SqlRegistry) -> None:
     assert registry.lapsed(node.svid.deadline, limit=9) == ()
 
 
+def test_grace_brings_the_deadline_forward_and_never_moves_it_back(registry: SqlRegistry) -> None:
+    node = admit(registry)
+    degrade = Step(trigger=Trigger.DEGRADE, reason=Reason.WARNING)
+    ends = NOW + timedelta(minutes=1)
+    degraded = registry.apply(replace(by_operator(node, degrade), connections_end=ends))
+    assert degraded.svid is not None
+    assert degraded.svid.deadline == ends
+    assert registry.events(after=3, limit=1)[0].member.deadline == ends
+    later = replace(join(degraded), steps=(), connections_end=ends + timedelta(hours=1))
+    kept = registry.apply(later)
+    assert kept.svid is not None
+    assert kept.svid.deadline == ends
+
+
 def test_a_new_appraisal_without_transition_is_remembered(registry: SqlRegistry) -> None:
     node = admit(registry)
     again = replace(APPRAISED, result=replace(RESULT, epoch=7))
@@ -544,7 +558,8 @@ def test_a_log_rewritten_from_some_row_on_is_noticed_by_a_kept_head(
     head = registry.verify_log()
     _tamper(database_path, "DELETE FROM state_log WHERE sequence = 5")
     digest = registry.log_rows(after=3, limit=1)[0].digest
-    _tamper(database_path, f"UPDATE counters SET value = 4, digest = '{digest}' WHERE name = 'log'")
+    statement = f"UPDATE counters SET value = 4, digest = '{digest}' WHERE name = 'log'"  # noqa: S608 - our own digest
+    _tamper(database_path, statement)
     assert registry.verify_log().sequence == 4
     with pytest.raises(VerificationError, match="a later one was kept"):
         registry.verify_log(head=head)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The feed's live side: streams that follow the registry's outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from troth.control_plane.server.worker import Worker
+from troth.errors import ConflictError
+from troth.mesh.event import Event, FeedMessage, Heartbeat
+from troth.mesh.registry import Registry
+
+__all__ = ["FeedHub"]
+
+_PAGE = 500
+
+
+class FeedHub:
+    """Wakes every stream when the registry has committed something.
+
+    Args:
+        registry: whose events to send.
+        worker: the registry's thread.
+        heartbeat_seconds: longest silence in a stream.
+    """
+
+    def __init__(self, registry: Registry, worker: Worker, *, heartbeat_seconds: float) -> None:
+        self._registry = registry
+        self._worker = worker
+        self._heartbeat_seconds = heartbeat_seconds
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def wake(self) -> None:
+        """Tell every stream that there may be new events."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        """End every stream after what it is sending."""
+        self._closed = True
+        self.wake()
+
+    async def follow(self, after: int | None) -> AsyncIterator[FeedMessage]:
+        """Yield what comes after event `after`, forever; None begins with a snapshot.
+
+        Where the events after `after` are not kept, or `after` was never given out, the stream
+        begins with a snapshot too. Ends only by `close`.
+        """
+        sequence = after if after is not None else -1
+        while not self._closed:
+            # Taken before the read: what is committed between read and wait ends the wait.
+            changed = self._changed
+            messages = await self._read(sequence)
+            for message in messages:
+                sequence = message.sequence
+                yield message
+            if messages:
+                continue
+            try:
+                async with asyncio.timeout(self._heartbeat_seconds):
+                    await changed.wait()
+            except TimeoutError:
+                yield Heartbeat(sequence=sequence)
+
+    async def _read(self, after: int) -> list[FeedMessage]:
+        if after >= 0:
+            with contextlib.suppress(ConflictError):
+                events: tuple[Event, ...] = await self._worker.run(
+                    self._registry.events, after=after, limit=_PAGE
+                )
+                return list(events)
+        return [await self._worker.run(self._registry.snapshot)]

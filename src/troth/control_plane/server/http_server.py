@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP listeners that know who is calling.
+
+Over TLS a client certificate is asked for and optional; on the Unix socket the kernel says whose
+process it is. uvicorn parses HTTP; this module gives it sockets, a TLS context and a look at each peer. What it
+learns is in `scope["state"]`, which no request can write to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from troth.control_plane.unix_grpc import bind_private_socket
+from troth.errors import ConfigurationError, UnavailableError
+
+__all__ = ["Caller", "HttpServer", "bind_tcp", "bind_unix", "caller_of", "own_uids"]
+
+_LOG = logging.getLogger(__name__)
+_STATE_KEY = "troth.caller"
+_UCRED = struct.Struct("3i")  # pid, uid, gid (unix(7))
+_BACKLOG = 1024
+_KEEP_ALIVE_SECONDS = 30
+_STOP_SECONDS = 3
+_START_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who is at the other end of a connection.
+
+    Attributes:
+        address: IP address, or "unix".
+        certificate: DER of the certificate that TLS verified against the trust bundle, else b"".
+        uid: user of the calling process on a Unix socket, else None.
+    """
+
+    address: str
+    certificate: bytes = b""
+    uid: int | None = None
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Return who sent this request; a stranger where the listener said nothing."""
+    found = scope.get("state", {}).get(_STATE_KEY)
+    return found if isinstance(found, Caller) else Caller(address="unknown")
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """Return a bound socket; port 0 takes a free one.
+
+    Raises:
+        ConfigurationError: the address cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as exc:
+        raise ConfigurationError(
+            source="server configuration",
+            key="listen",
+            value=f"{host}:{port}",
+            accepted=f"an address of this machine that is free ({exc.strerror})",
+        ) from exc
+    bound.settimeout(0)
+    return bound
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """Return a socket at `path` for our own user only; see `bind_private_socket`."""
+    return bind_private_socket(path)
+
+
+class HttpServer:
+    """One listener with one application.
+
+    Args:
+        application: what to serve.
+        listener: a bound socket; `stop` closes it.
+        tls: context of the server, or None for a Unix socket.
+        allowed_uids: on a Unix socket, users whose processes are served.
+        max_connections: how many may be open at once; more are answered 503.
+    """
+
+    def __init__(
+        self,
+        application: ASGIApp,
+        listener: socket.socket,
+        *,
+        tls: ssl.SSLContext | None = None,
+        allowed_uids: frozenset[int] = frozenset(),
+        max_connections: int = 1000,
+    ) -> None:
+        self._listener = listener
+        config = uvicorn.Config(
+            application,
+            http=_protocol(allowed_uids),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=max_connections,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+            backlog=_BACKLOG,
+        )
+        config.load()
+        config.ssl = tls
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that it is bound to; only for TCP."""
+        host, port = self._listener.getsockname()[:2]
+        return host, port
+
+    async def start(self) -> None:
+        """Begin to serve.
+
+        Raises:
+            UnavailableError: it does not come up.
+        """
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        async with asyncio.timeout(_START_SECONDS):
+            while not self._server.started:
+                if self._task.done():
+                    raise UnavailableError("the HTTP listener does not come up") from (
+                        self._task.exception()
+                    )
+                await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Take no new requests, let the running ones end for a moment, then end them."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+        self._listener.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its hands on the process's signals: whoever starts us has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _protocol(allowed_uids: frozenset[int]) -> type[HttpToolsProtocol]:
+    class Protocol(HttpToolsProtocol):
+        """uvicorn's protocol with a look at each peer before its first octet is read."""
+
+        def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as uvicorn declares it
+            caller = _look_at(transport)
+            self._welcome = caller.uid is None or caller.uid in allowed_uids
+            if not self._welcome:
+                _LOG.warning("refused a connection of user %s: not an operator", caller.uid)
+                transport.abort()
+                return
+            # Copied into scope["state"] of every request on this connection.
+            self.app_state = {**self.app_state, _STATE_KEY: caller}
+            super().connection_made(transport)
+
+        def data_received(self, data: bytes) -> None:
+            if self._welcome:
+                super().data_received(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._welcome:
+                super().connection_lost(exc)
+
+    return Protocol
+
+
+def _look_at(transport: asyncio.Transport) -> Caller:
+    plain = transport.get_extra_info("socket")
+    if plain is not None and plain.family == socket.AF_UNIX:
+        credentials = plain.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        _, uid, _ = _UCRED.unpack(credentials)
+        return Caller(address="unix", uid=uid)
+    peer = transport.get_extra_info("peername")
+    tls = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    return Caller(address=peer[0] if peer else "unknown", certificate=certificate or b"")
+
+
+def own_uids() -> frozenset[int]:
+    """Return the users that may operate this server: its own and root."""
+    return frozenset({os.geteuid(), 0})

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node and the server say to each other when the node joins. JSON on the wire.
+
+1. `SessionRequest` → `SessionReply`: the server gives a nonce.
+2. The node makes a key, derives its challenge with `JOIN_LABEL` from that key and the nonce, lets
+   its Attester make Evidence over it, and signs a certificate request with the key.
+3. `JoinRequest` → `JoinReply`, or problem details with a refusal's id.
+
+Renewing is the same again; the node then also authenticates with its present SVID.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from troth.mesh.member import MAX_SERVICES, Service
+
+__all__ = [
+    "JOIN_LABEL",
+    "BundleMessage",
+    "JoinReply",
+    "JoinRequest",
+    "SessionReply",
+    "SessionRequest",
+]
+
+JOIN_LABEL = b"troth join v1"
+"""Label of the challenge (`derive_challenge`): Evidence made for joining serves nothing else."""
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Unknown members are errors: a misspelt one must not go unnoticed."""
+
+
+class SessionRequest(_Message, frozen=True, kw_only=True):
+    """Ask for a nonce.
+
+    Attributes:
+        node_name: what the node's operator calls it; a label for screens and logs.
+    """
+
+    node_name: Annotated[str, Meta(pattern=r"\A([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?\Z")] = ""
+
+
+class SessionReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A nonce that one Evidence may answer until it expires.
+
+    Attributes:
+        session: id of the session, a part of the next URL.
+        nonce: base64url.
+        expires: aware UTC.
+    """
+
+    session: str
+    nonce: str
+    expires: datetime
+
+
+class JoinRequest(_Message, frozen=True, kw_only=True):
+    """Evidence and a request for an SVID.
+
+    Attributes:
+        csr: PKCS #10 request (DER, base64url) signed with the node's key. Its key is used and
+            nothing else in it: the names are the server's to give.
+        evidence: Evidence as base64url, or as a CMW record (RFC 9999): `[type, value, ?ind]`.
+        media_type: of the Evidence; empty with a CMW record.
+        services: what the node offers to its peers.
+    """
+
+    csr: str
+    evidence: str | tuple[str | int, ...]
+    media_type: Annotated[str, Meta(max_length=256)] = ""
+    services: Annotated[tuple[Service, ...], Meta(max_length=MAX_SERVICES)] = ()
+
+
+class BundleMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """The trust bundle twice: as SPIFFE writes it (JWKS, as text) and as PEM certificates."""
+
+    spiffe: str
+    pem: str
+
+
+class JoinReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node that was admitted gets.
+
+    Attributes:
+        node_id, generation, spiffe_id: who it is.
+        svid: PEM chain, leaf first.
+        ear: its Attestation Result as a signed JWT.
+        bundle: whom to believe.
+        expires: when SVID or result runs out, whichever is first.
+        refresh_after_seconds: when to renew.
+    """
+
+    node_id: str
+    generation: int
+    spiffe_id: str
+    svid: str
+    ear: str
+    bundle: BundleMessage
+    expires: datetime
+    refresh_after_seconds: float
