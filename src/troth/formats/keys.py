@@ -41,9 +41,16 @@ ACCEPTED_FORMS = (
     "DER (SubjectPublicKeyInfo, certificate, PKCS#8), JWK, JWK Set or COSE_Key"
 )
 
-_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----[^-]*-----END \1-----", re.ASCII)
+_PEM_BLOCK = re.compile(
+    rb"-----BEGIN ([A-Z0-9 ]{1,40})-----(?:(?!-----)[\s\S])*+-----END \1-----", re.ASCII
+)
 _PEM_IGNORED = {b"EC PARAMETERS"}
-_PEM_PRIVATE = {b"PRIVATE KEY", b"EC PRIVATE KEY", b"RSA PRIVATE KEY"}
+_PEM_PRIVATE = {
+    b"PRIVATE KEY",
+    b"EC PRIVATE KEY",
+    b"RSA PRIVATE KEY",
+    b"ENCRYPTED PRIVATE KEY",
+}
 _PEM_CERTIFICATE = {b"CERTIFICATE", b"X509 CERTIFICATE"}
 
 
