@@ -124,6 +124,7 @@ class CcaScheme:
             implementation_id=identity.implementation_id,
             instance_id=identity.instance_id,
             signer=signer,
+            signer_is_device=True,
             boot_session=_boot_session(realm.claims),
             insecure=insecure,
         )

@@ -107,6 +107,7 @@ class PsaScheme:
             implementation_id=claims.implementation_id,
             instance_id=claims.instance_id,
             signer=signer,
+            signer_is_device=True,
             boot_session=claims.boot_seed,
             insecure=insecure,
         )
