@@ -138,6 +138,7 @@ class Scheme(Protocol[E]):
     name: str
     media_types: Sequence[str]
     challenge_size: int
+    tier: str
 
     def recognises(self, data: bytes) -> bool:
         """Say whether `data` looks like this scheme's Evidence, from its first octets only."""
