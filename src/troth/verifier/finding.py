@@ -30,3 +30,17 @@ class Finding:
     remedy: str
     submod: str = ""
     severity: str = "contraindicated"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the finding as results, reports and policies spell it."""
+        members = {
+            "claim": self.claim,
+            "expected": self.expected,
+            "actual": self.actual,
+            "rule": self.rule,
+            "remedy": self.remedy,
+            "severity": self.severity,
+        }
+        if self.submod:
+            members["submod"] = self.submod
+        return members

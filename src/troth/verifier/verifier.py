@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Verifier: from octets of Evidence to an Attestation Result.
+
+The order, whose numbers the code wears:
+
+1. the scheme is found, by name, by media type, or by the first octets;
+2. decode: form and limits;
+3. verify: authenticity, parts that belong together, freshness;
+4. appraise: claims against the Reference Values in force;
+5. the Appraisal Policy;
+6. status and tier from what is left standing.
+
+Steps 1 to 3 refuse by raising. From 4 on every outcome is a value. Nothing here does I/O; where the
+policy's evaluation runs, and for how long it may, is the evaluator's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from importlib import import_module
+from typing import Any, Final, Literal, Protocol
+
+from troth.endorsement.repository import EndorsementSnapshot
+from troth.errors import ApiMisuseError
+from troth.evidence import registry
+from troth.evidence.evidence import NonceMatched, Scheme, Unchecked, VerifiedEvidence
+from troth.formats.ar4si import TrustTier
+from troth.formats.ear import Dialect, sign_ear
+from troth.formats.signer import Signer
+from troth.verifier.appraisers.appraisal import Appraisal, Appraiser, References
+from troth.verifier.case import AppraisalCase
+from troth.verifier.finding import Finding
+from troth.verifier.policy import AppraisalPolicy
+from troth.verifier.rego import DirectEvaluator, RegoEvaluator
+from troth.verifier.result import (
+    AssuranceTier,
+    AttestationResult,
+    SubmodResult,
+    VerifierIdentity,
+    assurance_tier,
+)
+from troth.verifier.verdict_cache import VerdictCache
+
+__all__ = ["AUTO", "EndorsementSource", "Verifier", "signed"]
+
+AUTO: Final = "auto"
+"""Scheme name that asks for recognition by the first octets."""
+
+
+class EndorsementSource(Protocol):
+    """Where the Verifier gets trust anchors and Reference Values: one set for each appraisal."""
+
+    def snapshot(self, now: datetime) -> EndorsementSnapshot:
+        """Return the set in force at `now`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """One appraisal under way: authentic Evidence and what it is compared with."""
+
+    scheme: Scheme[Any]
+    verified: VerifiedEvidence[Any]
+    snapshot: EndorsementSnapshot
+    now: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verifier:
+    """Appraises Evidence under one policy.
+
+    Attributes:
+        identity: who appraises; goes into every result.
+        endorsements: trust anchors and Reference Values. An empty source refuses everything.
+        policy: the Appraisal Policy.
+        evaluator: evaluates it. The default has no time limit: give one that has where Evidence
+            comes from outside.
+        lifetimes: how long a result of each tier lasts; a tier that is not there never gets an
+            expiry, and such a result yields no SVID.
+        cache: conclusions for equal claims, or None to appraise each time.
+        allow_test_keys, allow_simulator: take Evidence that proves nothing. It stays labelled.
+        schemes: the schemes to take.
+    """
+
+    identity: VerifierIdentity
+    endorsements: EndorsementSource
+    policy: AppraisalPolicy = field(default_factory=AppraisalPolicy.default)
+    evaluator: RegoEvaluator = field(default_factory=DirectEvaluator)
+    lifetimes: Mapping[AssuranceTier, timedelta] = field(default_factory=dict)
+    cache: VerdictCache | None = None
+    allow_test_keys: bool = False
+    allow_simulator: bool = False
+    schemes: Mapping[str, registry.Loader] = field(default_factory=lambda: registry.SCHEMES)
+
+    def appraise(
+        self,
+        evidence: bytes,
+        *,
+        now: datetime,
+        challenge: bytes | Unchecked,
+        scheme: str = AUTO,
+        media_type: str = "",
+        nonce: bytes | None = None,
+        key: bytes | None = None,
+    ) -> AttestationResult:
+        """Return what this Evidence is worth.
+
+        Args:
+            evidence: as received.
+            now: timezone-aware; the one clock reading of this appraisal.
+            challenge: what the Evidence must carry, or why that is not checked.
+            scheme: the scheme's one word, or AUTO.
+            media_type: that the Evidence came under; decides the scheme where it is AUTO.
+            nonce: what the requester gave for the result; by default the challenge.
+            key: DER SubjectPublicKeyInfo that the challenge was derived from
+                (`derive_challenge`). The result vouches for it, so that it must not be given
+                where the challenge is not checked or says nothing about a key.
+
+        Raises:
+            DecodeError, UnsupportedError, LimitExceededError: not Evidence that we take.
+            VerificationError: not authentic, not whole, or not fresh.
+            ConfigurationError: no scheme is called so.
+            ApiMisuseError: `now` has no zone, or a key without a checked challenge.
+        """
+        if now.tzinfo is None:
+            raise ApiMisuseError("a clock reading without a zone")
+        if key is not None and isinstance(challenge, Unchecked):
+            raise ApiMisuseError("a result must not vouch for a key whose challenge is unchecked")
+        found = self._scheme(evidence, scheme, media_type)  # (1)
+        decoded = found.decode(evidence, media_type=media_type)  # (2)
+        snapshot = self.endorsements.snapshot(now)
+        verified = found.verify(  # (3)
+            decoded,
+            trust_anchors=snapshot,
+            freshness=challenge,
+            allow_test_keys=self.allow_test_keys,
+            allow_simulator=self.allow_simulator,
+        )
+        run = _Run(scheme=found, verified=verified, snapshot=snapshot, now=now)
+        submods = self._conclude(run)  # (4), (5)
+        return self._result(run, submods, nonce=nonce, key=key)  # (6)
+
+    def _scheme(self, evidence: bytes, name: str, media_type: str) -> Scheme[Any]:
+        if name == AUTO and media_type:
+            name = registry.by_media_type(media_type, schemes=self.schemes)
+        elif name == AUTO:
+            name = registry.detect(evidence, schemes=self.schemes)
+        return registry.scheme(name, schemes=self.schemes)
+
+    def _conclude(self, run: _Run) -> Sequence[SubmodResult]:
+        if self.cache is None or not self.policy.repeatable:
+            return self._appraised(run)
+        key = self.cache.key(
+            run.verified, scheme=run.scheme.name, policy=self.policy, epoch=run.snapshot.epoch
+        )
+        kept = self.cache.get(key)
+        if kept is None:
+            fresh = self._appraised(run)
+            self.cache.put(key, fresh)
+            return fresh
+        # Only the nonces differ, and they stand in the claims.
+        return [
+            replace(submod, claims=claims_set.claims)
+            for submod, claims_set in zip(kept, run.verified.claims_sets, strict=True)
+        ]
+
+    def _appraised(self, run: _Run) -> Sequence[SubmodResult]:
+        appraise = _appraiser(run.scheme.name)
+        return [
+            self._submod(run, appraisal)
+            for appraisal in appraise(run.verified, References(run.snapshot, run.now))
+        ]
+
+    def _submod(self, run: _Run, appraisal: Appraisal) -> SubmodResult:
+        verified, claims_set = run.verified, appraisal.claims_set
+        case = AppraisalCase(
+            scheme=run.scheme.name,
+            claims_set=claims_set,
+            evidence={each.label: each.claims for each in verified.claims_sets},
+            vector=appraisal.vector,
+            findings=appraisal.findings,
+            matched=appraisal.matched,
+            freshness=verified.freshness,
+            insecure=verified.insecure,
+            implementation_id=verified.implementation_id,
+            instance_id=verified.instance_id,
+            signer=verified.signer,
+            boot_session=verified.boot_session,
+            reference_epoch=run.snapshot.epoch,
+            now=run.now,
+        )
+        verdict = self.policy.apply(case, self.evaluator)
+        return SubmodResult(
+            label=claims_set.label,
+            component=claims_set.component,
+            layer=claims_set.layer,
+            status=verdict.status,
+            vector=verdict.vector,
+            findings=verdict.findings,
+            claims=claims_set.claims,
+            policy_ids=(self.policy.id,),
+            matched=appraisal.matched,
+            added_claims=verdict.added_claims,
+        )
+
+    def _result(
+        self,
+        run: _Run,
+        submods: Sequence[SubmodResult],
+        *,
+        nonce: bytes | None,
+        key: bytes | None,
+    ) -> AttestationResult:
+        verified = run.verified
+        tier = assurance_tier(submods, best=AssuranceTier(run.scheme.tier))
+        issued = run.now.replace(microsecond=0)
+        lifetime = self.lifetimes.get(tier)
+        if nonce is None and isinstance(verified.freshness, NonceMatched):
+            nonce = verified.freshness.nonce
+        return AttestationResult(
+            scheme=run.scheme.name,
+            status=TrustTier.least_trusted(submod.status for submod in submods),
+            submods={submod.label: submod for submod in submods},
+            tier=tier,
+            component=submods[-1].component,
+            layer=submods[-1].layer,
+            policy_id=self.policy.id,
+            policy_digest=self.policy.digest,
+            reference_epoch=run.snapshot.epoch,
+            freshness=verified.freshness,
+            nonce=nonce,
+            key=key,
+            issued_at=issued,
+            expires_at=issued + lifetime if lifetime is not None else None,
+            verifier=self.identity,
+            notes=_notes(verified),
+            insecure=tuple(verified.insecure),
+            boot_session=verified.boot_session,
+            instance_id=verified.instance_id,
+            implementation_id=verified.implementation_id,
+            signer=verified.signer,
+            signer_is_device=verified.signer_is_device,
+        )
+
+
+def signed(
+    result: AttestationResult,
+    signer: Signer,
+    *,
+    dialect: Dialect = Dialect.IETF_03,
+    wire: Literal["jwt", "cwt"] = "jwt",
+    annotate: bool = False,
+) -> bytes:
+    """Return the result as an EAR, signed: a JWT in ASCII, or a CWT.
+
+    Args:
+        result: any result; signing says who concluded it, not that it is good.
+        signer: the Verifier's key.
+        dialect: how it is spelled.
+        wire: JSON or CBOR.
+        annotate: add the claims themselves (`AttestationResult.to_ear`).
+    """
+    return sign_ear(result.to_ear(annotate=annotate), signer, dialect, wire=wire)
+
+
+def _appraiser(scheme: str) -> Appraiser:
+    # The name comes from the registry of schemes, never from outside.
+    appraise: Appraiser = import_module(f"troth.verifier.appraisers.{scheme}").appraise
+    return appraise
+
+
+def _notes(verified: VerifiedEvidence[Any]) -> tuple[Finding, ...]:
+    notes: list[Finding] = []
+    if isinstance(verified.freshness, Unchecked):
+        notes.append(
+            Finding(
+                claim="freshness",
+                expected="the challenge of this request",
+                actual=f"freshness not checked: {verified.freshness.why}",
+                rule="RFC 9334 section 10",
+                remedy="Give the nonce that this Evidence was asked for with; without it, it may "
+                "be any age.",
+                severity="note",
+            )
+        )
+    notes += (
+        Finding(
+            claim="insecure",
+            expected="Evidence that counts in production",
+            actual=reason,
+            rule="allowed explicitly on this Verifier",
+            remedy="Use this for tests only.",
+            severity="note",
+        )
+        for reason in verified.insecure
+    )
+    return tuple(notes)
