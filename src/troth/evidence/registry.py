@@ -14,7 +14,7 @@ from typing import Any
 
 from troth.errors import ConfigurationError, DecodeError, UnsupportedError
 from troth.evidence.evidence import Scheme
-from troth.evidence.media_type import normalise_media_type
+from troth.formats.eat import normalise_media_type
 
 __all__ = ["SCHEMES", "Loader", "by_media_type", "detect", "scheme"]
 

@@ -17,9 +17,10 @@ from troth.evidence.cca.platform_claims import (
 )
 from troth.evidence.cca.realm_claims import RealmClaims, decode_realm_claims
 from troth.evidence.evidence import Evidence
-from troth.evidence.media_type import eat_profile
+from troth.evidence.media_type import refuse_other_profile
 from troth.formats import cbor
 from troth.formats.cose import Sign1
+from troth.formats.eat import eat_media_type
 from troth.formats.limits import Limits
 
 __all__ = [
@@ -112,15 +113,18 @@ def decode(data: bytes, *, media_type: str = "") -> CcaEvidence:
     entries, wrapper_tag = _wrapper(item)
     platform = _platform_token(entries[PLATFORM_LABEL])
     realm = _realm_token(entries[REALM_LABEL])
-    stated = eat_profile(media_type)
-    # The profile of the whole is the platform's; a realm profile names the same tokens.
-    if stated and stated not in PLATFORM_PROFILES and stated != realm.claims.profile:
-        raise DecodeError(
-            f"came as {media_type}, but its profile is {platform.claims.profile}", format=_FORMAT
-        )
+    # The media type names the platform's profile, but the two generations of it are one format
+    # and are mixed up in the field; naming the realm's is as good.
+    refuse_other_profile(
+        media_type,
+        platform.claims.profile,
+        realm.claims.profile,
+        *PLATFORM_PROFILES,
+        format=_FORMAT,
+    )
     return CcaEvidence(
         scheme="cca",
-        media_type=media_type or f'application/eat+cwt; eat_profile="{PLATFORM_PROFILES[0]}"',
+        media_type=media_type or eat_media_type(PLATFORM_PROFILES[0]),
         raw=data,
         wrapper_tag=wrapper_tag,
         platform=platform,

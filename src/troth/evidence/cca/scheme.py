@@ -42,6 +42,7 @@ from troth.evidence.evidence import (
 from troth.evidence.freshness import check_freshness
 from troth.evidence.insecure import refuse_published_key, refuse_simulator
 from troth.formats.cose import CoseKey
+from troth.formats.eat import eat_media_type
 from troth.formats.keys import VerificationKey, thumbprint
 
 __all__ = ["CHALLENGE_SIZE", "CcaScheme"]
@@ -58,7 +59,7 @@ class CcaScheme:
 
     name: str = "cca"
     media_types: Sequence[str] = (
-        *(f'application/eat+cwt; eat_profile="{profile}"' for profile in PLATFORM_PROFILES),
+        *(eat_media_type(profile) for profile in PLATFORM_PROFILES),
         'application/eat-collection; profile="http://arm.com/CCA-SSD/1.0.0"',
     )
     challenge_size: int = CHALLENGE_SIZE

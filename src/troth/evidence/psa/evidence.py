@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from troth.errors import DecodeError
 from troth.evidence.evidence import Evidence
-from troth.evidence.media_type import eat_profile
+from troth.evidence.media_type import refuse_other_profile
 from troth.evidence.psa.claims import PROFILES, PsaClaims, decode_claims
 from troth.formats import cbor
 from troth.formats.cose import Mac0, Sign1
+from troth.formats.eat import eat_media_type
 from troth.formats.limits import Limits
 
 __all__ = ["LIMITS", "PsaEvidence", "decode"]
@@ -59,14 +60,10 @@ def decode(data: bytes, *, media_type: str = "") -> PsaEvidence:
     payload = cbor.decode(envelope.payload, format="PSA claims", limits=LIMITS)
     claims = decode_claims(payload)
     expected = PROFILES[claims.profile].media_type_profile
-    stated = eat_profile(media_type)
-    if stated and stated not in {expected, claims.profile}:
-        raise DecodeError(
-            f"came as {media_type}, but its profile is {claims.profile}", format=_FORMAT
-        )
+    refuse_other_profile(media_type, claims.profile, expected, format=_FORMAT)
     return PsaEvidence(
         scheme="psa",
-        media_type=media_type or f'application/eat+cwt; eat_profile="{expected}"',
+        media_type=media_type or eat_media_type(expected),
         raw=data,
         envelope=envelope,
         claims=claims,

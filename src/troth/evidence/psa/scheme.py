@@ -34,6 +34,7 @@ from troth.evidence.insecure import refuse_published_key, refuse_simulator
 from troth.evidence.psa.claims import PROFILES
 from troth.evidence.psa.evidence import PsaEvidence, decode
 from troth.formats.cose import Sign1
+from troth.formats.eat import eat_media_type
 
 __all__ = ["PsaScheme"]
 
@@ -46,10 +47,7 @@ class PsaScheme:
 
     name: str = "psa"
     media_types: Sequence[str] = (
-        *(
-            f'application/eat+cwt; eat_profile="{profile.media_type_profile}"'
-            for profile in PROFILES.values()
-        ),
+        *(eat_media_type(profile.media_type_profile) for profile in PROFILES.values()),
         "application/psa-attestation-token",
     )
     challenge_size: int = 64

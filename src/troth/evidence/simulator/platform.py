@@ -29,6 +29,7 @@ from troth.evidence.simulator.keys import (
     generate_signing_key,
 )
 from troth.evidence.simulator.options import CcaOptions, PsaOptions, SimulatedComponent
+from troth.formats.eat import eat_media_type
 
 __all__ = ["BOOT_SESSION_SIZE", "SimulatedPlatform", "SimulatedReference"]
 
@@ -126,7 +127,7 @@ class SimulatedPlatform:
 
     @property
     def scheme(self) -> str:
-        """One word: psa or cca."""
+        """The word psa or cca."""
         return "psa" if isinstance(self.options, PsaOptions) else "cca"
 
     @property
@@ -137,7 +138,7 @@ class SimulatedPlatform:
             profile = PROFILES[options.profile].media_type_profile
         else:
             profile = options.platform_profile
-        return f'application/eat+cwt; eat_profile="{profile}"'
+        return eat_media_type(profile)
 
     @property
     def challenge_size(self) -> int:
