@@ -16,7 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from troth.endorsement.identifiers import corim_identifier, tag_identifier, value_identifier
+from troth.endorsement.identifiers import (
+    corim_identifier,
+    state_identifier,
+    tag_identifier,
+    value_identifier,
+)
 from troth.endorsement.profiles import generic_profile, profile_named
 from troth.endorsement.profiles.profile import Drafts, Profile
 from troth.endorsement.reference_value import ReferenceValue
@@ -67,6 +72,22 @@ class Endorsements:
     unused: tuple[str, ...] = ()
     not_before: datetime | None = None
     not_after: datetime | None = None
+
+    def within(self, not_before: datetime | None, not_after: datetime | None) -> Endorsements:
+        """Return the same with another validity, in the values and anchors as well."""
+        return replace(
+            self,
+            not_before=not_before,
+            not_after=not_after,
+            reference_values=tuple(
+                replace(value, not_before=not_before, not_after=not_after)
+                for value in self.reference_values
+            ),
+            trust_anchors=tuple(
+                replace(anchor, not_before=not_before, not_after=not_after)
+                for anchor in self.trust_anchors
+            ),
+        )
 
 
 def endorsements_of(corim: Corim, *, source: str, scheme: str = "") -> Endorsements:
@@ -167,7 +188,7 @@ class _Reader:
             replace(
                 value,
                 id=value_identifier(tag, number),
-                state=f"{tag}#state{value.state}",
+                state=state_identifier(tag, int(value.state)),
                 not_before=not_before,
                 not_after=not_after,
             )

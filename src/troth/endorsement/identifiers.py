@@ -5,7 +5,13 @@ from __future__ import annotations
 
 from troth.formats.corim.node import Node
 
-__all__ = ["corim_identifier", "tag_identifier", "tag_suffix", "value_identifier"]
+__all__ = [
+    "corim_identifier",
+    "state_identifier",
+    "tag_identifier",
+    "tag_suffix",
+    "value_identifier",
+]
 
 # The identifiers inside are free text of an Endorser, who must not be able to name one thing so
 # that it reads as another.
@@ -35,6 +41,11 @@ def tag_identifier(corim: str, tag_id: str, place: Node) -> str:
 def value_identifier(tag: str, number: int, *, kind: str = "") -> str:
     """Return the identifier of the `number`-th value ("") or key ("key") of a tag."""
     return f"{tag}#{kind}{number}"
+
+
+def state_identifier(tag: str, index: int) -> str:
+    """Return the identifier of the `index`-th reference triple of a tag."""
+    return f"{tag}#state{index}"
 
 
 def tag_suffix(tag: str) -> str:

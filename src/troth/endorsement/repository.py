@@ -27,9 +27,9 @@ from troth.formats.keys import VerificationKey
 __all__ = [
     "EndorsementRepository",
     "EndorsementSnapshot",
+    "HeldCorim",
     "Phase",
     "Provisioned",
-    "ProvisionedCorim",
     "Withdrawn",
 ]
 
@@ -47,8 +47,8 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProvisionedCorim:
-    """One provisioned CoRIM.
+class HeldCorim:
+    """One CoRIM that is held.
 
     Attributes:
         id: its identifier, as `withdraw` takes it.
@@ -221,7 +221,7 @@ class EndorsementRepository(Protocol):
         """
         ...
 
-    def list(self, *, now: datetime) -> tuple[ProvisionedCorim, ...]:
+    def list(self, *, now: datetime) -> tuple[HeldCorim, ...]:
         """Return all CoRIMs that are there, in force or not, by identifier."""
         ...
 

@@ -27,9 +27,9 @@ from troth.endorsement.identifiers import tag_suffix
 from troth.endorsement.reference_value import ReferenceValue
 from troth.endorsement.repository import (
     EndorsementRepository,
+    HeldCorim,
     Phase,
     Provisioned,
-    ProvisionedCorim,
     Withdrawn,
 )
 from troth.endorsement.snapshot import MemorySnapshot
@@ -41,6 +41,7 @@ from troth.errors import (
     FreshnessError,
     LimitExceededError,
 )
+from troth.formats.corim.common import Validity
 from troth.formats.corim.corim import MEDIA_TYPE, Corim
 from troth.formats.corim.signed import SIGNED_MEDIA_TYPE, VerifiedCorim
 from troth.formats.keys import VerificationKey
@@ -147,10 +148,8 @@ class EndorsementStore:
                 self._drop(previous)
                 if record.id != old:
                     self._tombstones[old] = previous.digest
-            elif previous.not_after is None or overlap_until < previous.not_after:
-                previous.not_after = overlap_until
-                previous.retiring = True
-                _schedule(self._ends, overlap_until, previous)
+            else:
+                self._retire(previous, overlap_until)
             return self._admit(record, now)
 
     def withdraw(self, identifier: str, *, now: datetime) -> Withdrawn:
@@ -173,7 +172,7 @@ class EndorsementStore:
                 epoch=self._current.epoch,
             )
 
-    def list(self, *, now: datetime) -> tuple[ProvisionedCorim, ...]:
+    def list(self, *, now: datetime) -> tuple[HeldCorim, ...]:
         """Return all CoRIMs that are there, by identifier."""
         with self._lock:
             self._advance(now)
@@ -297,6 +296,17 @@ class EndorsementStore:
             self._take_out(record, values, anchors)
         return values, anchors
 
+    def _retire(self, record: _Record, until: datetime) -> None:
+        if record.not_after is not None and record.not_after <= until:
+            return
+        if record.active:
+            self._take_out(record, record.values(), record.anchors())
+        record.endorsements = record.endorsements.within(record.not_before, until)
+        if record.active:
+            self._activate(record)
+        record.retiring = True
+        _schedule(self._ends, until, record)
+
     def _drop(self, record: _Record) -> None:
         if record.active:
             self._take_out(record, record.values(), record.anchors())
@@ -372,8 +382,6 @@ class _Record:
     digest: bytes
     content: bytes
     media_type: str
-    not_before: datetime | None
-    not_after: datetime | None
     withdrawn: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     active: bool = False
@@ -383,6 +391,14 @@ class _Record:
     @property
     def id(self) -> str:
         return self.endorsements.id
+
+    @property
+    def not_before(self) -> datetime | None:
+        return self.endorsements.not_before
+
+    @property
+    def not_after(self) -> datetime | None:
+        return self.endorsements.not_after
 
     def values(self) -> tuple[ReferenceValue, ...]:
         return tuple(v for v in self.endorsements.reference_values if v.id not in self.gone)
@@ -405,8 +421,8 @@ class _Record:
             return Phase.PENDING
         return Phase.RETIRING if self.retiring else Phase.IN_FORCE
 
-    def summary(self, now: datetime) -> ProvisionedCorim:
-        return ProvisionedCorim(
+    def summary(self, now: datetime) -> HeldCorim:
+        return HeldCorim(
             id=self.id,
             profile=self.endorsements.profile,
             scheme=self.endorsements.scheme,
@@ -429,12 +445,8 @@ def _record(corim: Corim | VerifiedCorim, *, source: str, scheme: str) -> _Recor
     content = corim.corim if isinstance(corim, VerifiedCorim) else corim
     endorsements = endorsements_of(content, source=source, scheme=scheme)
     encoded = content.encode()
-    not_before, not_after = endorsements.not_before, endorsements.not_after
     if verified is not None and verified.signature_validity is not None:
-        validity = verified.signature_validity
-        not_after = min(validity.not_after, not_after or validity.not_after)
-        begins = [when for when in (not_before, validity.not_before) if when is not None]
-        not_before = max(begins, default=None)
+        endorsements = _within_signature(endorsements, verified.signature_validity)
     return _Record(
         endorsements=endorsements,
         source=source,
@@ -442,9 +454,13 @@ def _record(corim: Corim | VerifiedCorim, *, source: str, scheme: str) -> _Recor
         digest=sha256(scheme.encode() + b"\x00" + encoded).digest(),
         content=verified.raw if verified else encoded,
         media_type=SIGNED_MEDIA_TYPE if verified else MEDIA_TYPE,
-        not_before=not_before,
-        not_after=not_after,
     )
+
+
+def _within_signature(endorsements: Endorsements, validity: Validity) -> Endorsements:
+    begins = [each for each in (endorsements.not_before, validity.not_before) if each is not None]
+    ends = [each for each in (endorsements.not_after, validity.not_after) if each is not None]
+    return endorsements.within(max(begins, default=None), min(ends))
 
 
 def _schedule(heap: _Heap, when: datetime, record: _Record) -> None:
