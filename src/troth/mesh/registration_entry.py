@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from troth.errors import AuthorizationError, DecodeError
-from troth.evidence.evidence import Evidence, VerifiedEvidence
 from troth.mesh.tier import Tier
+from troth.verifier.result import AttestationResult
 
 __all__ = ["MAX_SELECTORS", "RegistrationEntry", "Selector", "device_key", "match_entry"]
 
@@ -35,7 +35,7 @@ _IDENTIFYING = frozenset({"instance", "implementation", "signer"})
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """One property that verified Evidence has or has not.
+    """One property that a device has or has not, by its authentic Evidence.
 
     Attributes:
         kind: "scheme", "instance", "implementation", "signer" or "claim".
@@ -64,31 +64,26 @@ class Selector:
     def __str__(self) -> str:
         return f"{self.kind}:{self.value}"
 
-    def selects(self, verified: VerifiedEvidence[Evidence]) -> bool:
-        """Say whether `verified` has this property. Absent is never a match."""
+    def selects(self, result: AttestationResult) -> bool:
+        """Say whether the device behind `result` has this property. Absent is never a match."""
         match self.kind:
             case "scheme":
-                return verified.evidence.scheme == self.value
+                return result.scheme == self.value
             case "instance":
-                return verified.instance_id.hex() == self.value
+                return result.instance_id.hex() == self.value
             case "implementation":
-                return verified.implementation_id.hex() == self.value
+                return result.implementation_id.hex() == self.value
             case "signer":
-                return verified.signer == self.value
+                return result.signer == self.value
             case _:
-                return self._selects_claim(verified)
+                return self._selects_claim(result)
 
-    def _selects_claim(self, verified: VerifiedEvidence[Evidence]) -> bool:
+    def _selects_claim(self, result: AttestationResult) -> bool:
         place, _, wanted = self.value.partition("=")
         label, _, name = place.partition("/")
-        found = [
-            claims_set.claims[name]
-            for claims_set in verified.claims_sets
-            if claims_set.label == label and name in claims_set.claims
-        ]
-        return bool(found) and all(
-            isinstance(value, str | int) and str(value) == wanted for value in found
-        )
+        submod = result.submods.get(label)
+        value = submod.claims.get(name) if submod is not None else None
+        return isinstance(value, str | int) and str(value) == wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,28 +116,30 @@ class RegistrationEntry:
                 f"expected at most {MAX_SELECTORS} different selectors", format="registration entry"
             )
 
-    def selects(self, verified: VerifiedEvidence[Evidence]) -> bool:
-        """Say whether the device behind `verified` has every selector."""
-        return all(selector.selects(verified) for selector in self.selectors)
+    def selects(self, result: AttestationResult) -> bool:
+        """Say whether the device behind `result` has every selector."""
+        return all(selector.selects(result) for selector in self.selectors)
 
 
 def match_entry(
-    entries: Iterable[RegistrationEntry], verified: VerifiedEvidence[Evidence]
+    entries: Iterable[RegistrationEntry], result: AttestationResult
 ) -> RegistrationEntry:
     """Return the entry for this device: of those that select it, the most specific one.
+
+    Says nothing about the result's status: an entry is for a device, in whatever state it is.
 
     Raises:
         AuthorizationError: none selects it, or several equally specific ones do.
     """
-    matching = [entry for entry in entries if entry.selects(verified)]
+    matching = [entry for entry in entries if entry.selects(result)]
     if not matching:
-        known = [f"scheme:{verified.evidence.scheme}"]
-        if verified.instance_id:
-            known.append(f"instance:{verified.instance_id.hex()}")
-        if verified.implementation_id:
-            known.append(f"implementation:{verified.implementation_id.hex()}")
-        if verified.signer:
-            known.append(f"signer:{verified.signer}")
+        known = [f"scheme:{result.scheme}"]
+        if result.instance_id:
+            known.append(f"instance:{result.instance_id.hex()}")
+        if result.implementation_id:
+            known.append(f"implementation:{result.implementation_id.hex()}")
+        if result.signer:
+            known.append(f"signer:{result.signer}")
         raise AuthorizationError(
             f"no registration entry selects this device ({', '.join(known)})",
             remedy="create an entry with some of these selectors if the device belongs here",
@@ -158,8 +155,8 @@ def match_entry(
     return best[0]
 
 
-def device_key(verified: VerifiedEvidence[Evidence]) -> str:
-    """Return the name by which the registry knows the device behind `verified`.
+def device_key(result: AttestationResult) -> str:
+    """Return the name by which the registry knows the device behind `result`.
 
     The device's own attestation key where there is one, else its instance id: some firmware
     derives a new instance id from the same key after an update.
@@ -167,11 +164,11 @@ def device_key(verified: VerifiedEvidence[Evidence]) -> str:
     Raises:
         AuthorizationError: the Evidence identifies no machine.
     """
-    scheme = verified.evidence.scheme
-    if verified.signer_is_device and verified.signer:
-        return f"{scheme}:signer:{verified.signer}"
-    if verified.instance_id:
-        return f"{scheme}:instance:{verified.instance_id.hex()}"
+    scheme = result.scheme
+    if result.signer_is_device and result.signer:
+        return f"{scheme}:signer:{result.signer}"
+    if result.instance_id:
+        return f"{scheme}:instance:{result.instance_id.hex()}"
     raise AuthorizationError(
         f"this {scheme} Evidence does not say which machine made it",
         remedy="only Evidence that names its device can join",

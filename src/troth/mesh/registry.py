@@ -141,6 +141,7 @@ class ProvisionedCorim:
     """A CoRIM that the Verifier may believe.
 
     Attributes:
+        id: its own identifier, as the Endorsement store writes it.
         digest: SHA-256 (hex) of its bytes.
         source: file name or the like, for messages.
         data: the bytes.
@@ -148,6 +149,7 @@ class ProvisionedCorim:
         withdrawn: the CoRIM as a whole is withdrawn.
     """
 
+    id: str
     digest: str
     source: str
     data: bytes = field(repr=False)
@@ -158,10 +160,10 @@ class ProvisionedCorim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
-    """Reference Values or whole CoRIMs that are believed no longer.
+    """Endorsements that are believed no longer.
 
     Attributes:
-        reference_values: ids as in `ReferenceValue.id`.
+        parts: identifiers of Reference Values, keys or tags, as `ReferenceValue.id`.
         corims: digests of whole CoRIMs.
         actor, at: who and when.
         why: the operator's words.
@@ -169,7 +171,7 @@ class Withdrawal:
 
     actor: str
     at: datetime
-    reference_values: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     corims: tuple[str, ...] = ()
     why: str = ""
 
@@ -240,6 +242,10 @@ class Registry(Protocol):
 
     def find_node(self, *, device: str, spiffe_id: str) -> NodeRecord | None:
         """Return the node of this device in this role."""
+        ...
+
+    def find_node_by_key(self, key_digest: str) -> NodeRecord | None:
+        """Return the node that got an SVID for this key once, whatever its state is now."""
         ...
 
     def boot_replaced(self, node_id: str, boot_session: bytes) -> bool:
@@ -320,8 +326,8 @@ class Registry(Protocol):
         """Return all CoRIMs, the withdrawn ones too."""
         ...
 
-    def withdrawn_reference_values(self) -> tuple[str, ...]:
-        """Return the ids of all withdrawn Reference Values."""
+    def withdrawn_parts(self) -> tuple[str, ...]:
+        """Return the identifiers of all Reference Values, keys and tags that were withdrawn."""
         ...
 
     def provision(self, corim: ProvisionedCorim) -> int:
@@ -329,12 +335,18 @@ class Registry(Protocol):
         ...
 
     def withdraw(
-        self, withdrawal: Withdrawal, changes: Sequence[Change], *, require_epoch: int
+        self,
+        withdrawal: Withdrawal,
+        changes: Sequence[Change],
+        *,
+        require_epoch: int,
+        require_sequence: int,
     ) -> int:
         """Withdraw, apply what follows for nodes, and return the new epoch.
 
         Raises:
-            ConflictError: the epoch or one of the nodes has changed: appraise again.
+            ConflictError: the epoch or any node has changed since `require_epoch` and
+                `require_sequence` (the feed's last number) were read: appraise again.
         """
         ...
 

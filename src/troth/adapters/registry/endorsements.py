@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from troth.adapters.registry import state_log
-from troth.adapters.registry.schema import corims, counters, policies, withdrawn_values
+from troth.adapters.registry.schema import corims, counters, policies, withdrawn_parts
 from troth.errors import ConflictError
 from troth.mesh.registry import ProvisionedCorim, Withdrawal
 
@@ -36,6 +36,7 @@ def read_corims(connection: Connection) -> tuple[ProvisionedCorim, ...]:
     found = connection.execute(sa.select(corims).order_by(corims.c.provisioned_at, corims.c.digest))
     return tuple(
         ProvisionedCorim(
+            id=row.id,
             digest=row.digest,
             source=row.source,
             data=row.data,
@@ -48,8 +49,8 @@ def read_corims(connection: Connection) -> tuple[ProvisionedCorim, ...]:
 
 
 def withdrawn_ids(connection: Connection) -> tuple[str, ...]:
-    """Return the ids of the withdrawn Reference Values."""
-    return tuple(connection.execute(sa.select(withdrawn_values.c.id)).scalars())
+    """Return the identifiers of what was withdrawn out of CoRIMs."""
+    return tuple(connection.execute(sa.select(withdrawn_parts.c.id)).scalars())
 
 
 def provision(connection: Connection, corim: ProvisionedCorim) -> int:
@@ -60,6 +61,7 @@ def provision(connection: Connection, corim: ProvisionedCorim) -> int:
     if present is False:
         return present_epoch(connection)
     values = {
+        "id": corim.id,
         "source": corim.source,
         "data": corim.data,
         "provisioned_at": corim.provisioned_at,
@@ -76,7 +78,7 @@ def provision(connection: Connection, corim: ProvisionedCorim) -> int:
         "corim_provisioned",
         actor=corim.provisioned_by,
         at=corim.provisioned_at,
-        data={"digest": corim.digest, "source": corim.source, "epoch": epoch},
+        data={"id": corim.id, "digest": corim.digest, "source": corim.source, "epoch": epoch},
     )
     return epoch
 
@@ -99,12 +101,12 @@ def withdraw(connection: Connection, withdrawal: Withdrawal) -> int:
             raise ConflictError(f"there is no CoRIM {digest}", remedy="list the CoRIMs")
         fresh += 1
     already = set(withdrawn_ids(connection))
-    for value_id in withdrawal.reference_values:
-        if value_id in already:
+    for part in withdrawal.parts:
+        if part in already:
             continue
         connection.execute(
-            sa.insert(withdrawn_values).values(
-                id=value_id,
+            sa.insert(withdrawn_parts).values(
+                id=part,
                 withdrawn_at=withdrawal.at,
                 withdrawn_by=withdrawal.actor,
                 why=withdrawal.why,
@@ -115,7 +117,7 @@ def withdraw(connection: Connection, withdrawal: Withdrawal) -> int:
         raise ConflictError("all of that is withdrawn already")
     epoch = state_log.next_number(connection, "epoch")
     data = {
-        "reference_values": list(withdrawal.reference_values),
+        "parts": list(withdrawal.parts),
         "corims": list(withdrawal.corims),
         "why": withdrawal.why,
         "epoch": epoch,

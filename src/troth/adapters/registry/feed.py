@@ -19,7 +19,7 @@ from troth.mesh.member import Member
 from troth.mesh.node_record import member_of
 from troth.mesh.registry import Delivery
 
-__all__ = ["acknowledge", "delivery", "read_events", "take_snapshot"]
+__all__ = ["acknowledge", "delivery", "read_events", "require_sequence", "take_snapshot"]
 
 
 def read_events(connection: Connection, *, after: int, limit: int) -> tuple[Event, ...]:
@@ -50,6 +50,21 @@ def take_snapshot(connection: Connection) -> Snapshot:
     found = connection.execute(sa.select(nodes).order_by(nodes.c.registered_at, nodes.c.id))
     members = tuple(member_of(node_from(row)) for row in found)
     return Snapshot(sequence=_last(connection), members=members)
+
+
+def require_sequence(connection: Connection, sequence: int) -> None:
+    """Refuse unless event `sequence` is still the last one.
+
+    Raises:
+        ConflictError: it is not.
+    """
+    last = connection.execute(
+        sa.select(counters.c.value).where(counters.c.name == "event").with_for_update()
+    ).scalar_one()
+    if last != sequence:
+        raise ConflictError(
+            f"nodes changed meanwhile (event {last}, not {sequence})", remedy="appraise again"
+        )
 
 
 def acknowledge(

@@ -31,7 +31,7 @@ __all__ = [
     "refusals",
     "sessions",
     "state_log",
-    "withdrawn_values",
+    "withdrawn_parts",
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -137,6 +137,7 @@ corims = sa.Table(
     "corims",
     _meta,
     sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
     sa.Column("provisioned_at", _UtcTime, nullable=False),
@@ -144,10 +145,10 @@ corims = sa.Table(
     sa.Column("withdrawn", sa.Boolean, nullable=False),
 )
 
-withdrawn_values = sa.Table(
-    "withdrawn_reference_values",
+withdrawn_parts = sa.Table(
+    "withdrawn_parts",
     _meta,
-    sa.Column("id", sa.String(512), primary_key=True),
+    sa.Column("id", sa.String(1024), primary_key=True),
     sa.Column("withdrawn_at", _UtcTime, nullable=False),
     sa.Column("withdrawn_by", sa.Text, nullable=False),
     sa.Column("why", sa.Text, nullable=False),

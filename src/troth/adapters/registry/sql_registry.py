@@ -90,6 +90,17 @@ class SqlRegistry(Registry):
             ).one_or_none()
             return node_from(row) if row is not None else None
 
+    def find_node_by_key(self, key_digest: str) -> NodeRecord | None:
+        """Return the node that got an SVID for this key once."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                sa.select(nodes)
+                .join(issuances, issuances.c.node_id == nodes.c.id)
+                .where(issuances.c.key_digest == key_digest)
+                .limit(1)
+            ).one_or_none()
+            return node_from(row) if row is not None else None
+
     def boot_replaced(self, node_id: str, boot_session: bytes) -> bool:
         """Say whether the node was in this boot session once and in a later one since."""
         with self._database.read() as connection:
@@ -190,8 +201,8 @@ class SqlRegistry(Registry):
         with self._database.read() as connection:
             return endorsements.read_corims(connection)
 
-    def withdrawn_reference_values(self) -> tuple[str, ...]:
-        """Return the ids of all withdrawn Reference Values."""
+    def withdrawn_parts(self) -> tuple[str, ...]:
+        """Return the identifiers of what was withdrawn out of CoRIMs."""
         with self._database.read() as connection:
             return endorsements.withdrawn_ids(connection)
 
@@ -201,11 +212,17 @@ class SqlRegistry(Registry):
             return endorsements.provision(connection, corim)
 
     def withdraw(
-        self, withdrawal: Withdrawal, changes: Sequence[Change], *, require_epoch: int
+        self,
+        withdrawal: Withdrawal,
+        changes: Sequence[Change],
+        *,
+        require_epoch: int,
+        require_sequence: int,
     ) -> int:
         """Withdraw, apply what follows for nodes, and return the new epoch."""
         with self._database.write() as connection:
             check_epoch(connection, require_epoch)
+            feed.require_sequence(connection, require_sequence)
             epoch = endorsements.withdraw(connection, withdrawal)
             for change in changes:
                 apply_change(connection, change, None)

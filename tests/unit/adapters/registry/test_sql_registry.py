@@ -52,7 +52,12 @@ ENTRY = RegistrationEntry(
     id="e1", spiffe_id=SPIFFE_ID, selectors=(Selector.parse("instance:01"),), hint="a test"
 )
 CORIM = ProvisionedCorim(
-    digest="c" * 64, source="good.cbor", data=b"corim", provisioned_at=NOW, provisioned_by="file"
+    id="corim",
+    digest="c" * 64,
+    source="good.cbor",
+    data=b"corim",
+    provisioned_at=NOW,
+    provisioned_by="file",
 )
 
 
@@ -153,6 +158,16 @@ def test_one_device_is_one_node_in_one_role(registry: SqlRegistry) -> None:
         registry.apply(join(new_node("n2", device="psa:signer:n1")), issue=svid_for)
     other_role = new_node("n2", device="psa:signer:n1", spiffe_id=SPIFFE_ID + "2")
     assert registry.apply(join(other_role), issue=svid_for).id == "n2"
+
+
+def test_a_node_is_found_by_any_key_that_it_had(registry: SqlRegistry) -> None:
+    node = admit(registry)
+    assert node.svid is not None
+    renewed = registry.apply(join(node), issue=lambda each: svid_for(each, key="another"))
+    assert registry.find_node_by_key(node.svid.key_digest) == renewed
+    assert renewed.svid is not None
+    assert registry.find_node_by_key(renewed.svid.key_digest) == renewed
+    assert registry.find_node_by_key("f" * 64) is None
 
 
 class _PowerCutError(Exception):
@@ -365,32 +380,43 @@ def test_provisioning_raises_the_epoch_once(registry: SqlRegistry) -> None:
 def test_a_withdrawal_and_its_consequences_are_one_transaction(registry: SqlRegistry) -> None:
     registry.provision(CORIM)
     node = admit(registry)
-    withdrawal = Withdrawal(actor="operator 0", at=NOW, reference_values=("v1",), why="a bug")
+    withdrawal = Withdrawal(actor="operator 0", at=NOW, parts=("v1",), why="a bug")
     stale = by_operator(replace(node, generation=1), QUARANTINE)
     with pytest.raises(ConflictError):
-        registry.withdraw(withdrawal, [stale], require_epoch=1)
-    assert registry.withdrawn_reference_values() == ()
+        registry.withdraw(withdrawal, [stale], require_epoch=1, require_sequence=3)
+    assert registry.withdrawn_parts() == ()
     assert registry.epoch == 1
-    with pytest.raises(ConflictError):
-        registry.withdraw(withdrawal, [by_operator(node, QUARANTINE)], require_epoch=0)
-    assert registry.withdraw(withdrawal, [by_operator(node, QUARANTINE)], require_epoch=1) == 2
-    assert registry.withdrawn_reference_values() == ("v1",)
+    quarantine = by_operator(node, QUARANTINE)
+    for epoch, sequence in ((0, 3), (1, 2), (1, 4)):
+        with pytest.raises(ConflictError, match="not"):
+            registry.withdraw(
+                withdrawal, [quarantine], require_epoch=epoch, require_sequence=sequence
+            )
+    epoch = registry.withdraw(withdrawal, [quarantine], require_epoch=1, require_sequence=3)
+    assert epoch == 2
+    assert registry.withdrawn_parts() == ("v1",)
     assert registry.node("n1").state is NodeState.QUARANTINED
     assert registry.events(after=3, limit=9)[0].member.reason == "reference_value_withdrawn"
 
 
 def test_a_withdrawal_of_nothing_new_or_nothing_there_is_a_conflict(registry: SqlRegistry) -> None:
     registry.provision(CORIM)
-    once = Withdrawal(actor="operator 0", at=NOW, reference_values=("v1",))
-    registry.withdraw(once, [], require_epoch=1)
+    once = Withdrawal(actor="operator 0", at=NOW, parts=("v1",))
+    registry.withdraw(once, [], require_epoch=1, require_sequence=0)
     with pytest.raises(ConflictError, match="already"):
-        registry.withdraw(once, [], require_epoch=2)
+        registry.withdraw(once, [], require_epoch=2, require_sequence=0)
     with pytest.raises(ConflictError, match="no CoRIM"):
         registry.withdraw(
-            Withdrawal(actor="operator 0", at=NOW, corims=("f" * 64,)), [], require_epoch=2
+            Withdrawal(actor="operator 0", at=NOW, corims=("f" * 64,)),
+            [],
+            require_epoch=2,
+            require_sequence=0,
         )
     registry.withdraw(
-        Withdrawal(actor="operator 0", at=NOW, corims=(CORIM.digest,)), [], require_epoch=2
+        Withdrawal(actor="operator 0", at=NOW, corims=(CORIM.digest,)),
+        [],
+        require_epoch=2,
+        require_sequence=0,
     )
     assert registry.corims()[0].withdrawn
     assert registry.provision(CORIM) == 4
