@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder of assurance tiers, comparable, and the lifetimes that hang on them.
+"""The ladder of assurance tiers, and the lifetimes that hang on them.
 
 A tier says what kind of platform was appraised. It says nothing about how fresh that is.
 """
@@ -9,57 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
 from types import MappingProxyType
 
 from troth.errors import ApiMisuseError
+from troth.verifier.result import AssuranceTier
 
 __all__ = ["DEFAULT_LIFETIMES", "Tier", "TierLifetimes", "floor"]
 
 
-class Tier(Enum):
-    """Assurance tier; later members are stronger and compare greater.
-
-    The names are the words in results, configuration and logs.
-    """
-
-    REGISTERED = "registered"
-    IDENTIFIED = "identified"
-    MEASURED = "measured"
-    CONFIDENTIAL = "confidential"
-
-    @classmethod
-    def parse(cls, name: str) -> Tier:
-        """Return the tier called `name`.
-
-        Raises:
-            ApiMisuseError: no such tier; text from outside is checked before it gets here.
-        """
-        try:
-            return cls(str(name))
-        except ValueError as exc:
-            known = ", ".join(tier.value for tier in cls)
-            raise ApiMisuseError(f"no tier is called {name!r}; there are {known}") from exc
-
-    @property
-    def rank(self) -> int:
-        """Return the position on the ladder, from 0."""
-        return list(type(self)).index(self)
-
-    def __lt__(self, other: Tier) -> bool:
-        return self.rank < other.rank
-
-    def __le__(self, other: Tier) -> bool:
-        return self.rank <= other.rank
-
-    def __gt__(self, other: Tier) -> bool:
-        return self.rank > other.rank
-
-    def __ge__(self, other: Tier) -> bool:
-        return self.rank >= other.rank
-
-    def __str__(self) -> str:
-        return self.value
+Tier = AssuranceTier
+"""The mesh's short word for it."""
 
 
 def floor(tiers: Iterable[Tier]) -> Tier:

@@ -26,7 +26,10 @@ __all__ = [
 
 
 class AssuranceTier(Enum):
-    """What kind of platform was shown, weakest first. The value is the word on every result."""
+    """What kind of platform was shown, weakest first: a stronger one compares greater.
+
+    The value is the word on every result.
+    """
 
     REGISTERED = "registered"
     IDENTIFIED = "identified"
@@ -37,6 +40,18 @@ class AssuranceTier(Enum):
     def rank(self) -> int:
         """Return the position on the ladder, from 0."""
         return list(type(self)).index(self)
+
+    def __lt__(self, other: AssuranceTier) -> bool:
+        return self.rank < other.rank
+
+    def __le__(self, other: AssuranceTier) -> bool:
+        return self.rank <= other.rank
+
+    def __gt__(self, other: AssuranceTier) -> bool:
+        return self.rank > other.rank
+
+    def __ge__(self, other: AssuranceTier) -> bool:
+        return self.rank >= other.rank
 
     def __str__(self) -> str:
         return self.value

@@ -25,12 +25,6 @@ def test_nothing_appraised_has_no_tier() -> None:
         floor([])
 
 
-def test_a_tier_is_known_by_its_word_only() -> None:
-    assert Tier.parse("measured") is Tier.MEASURED
-    with pytest.raises(ApiMisuseError, match="registered, identified"):
-        Tier.parse("Measured")
-
-
 def test_every_tier_has_lifetimes_and_an_svid_does_not_outlive_its_result() -> None:
     assert set(DEFAULT_LIFETIMES) == set(Tier)
     assert all(each.svid <= each.result for each in DEFAULT_LIFETIMES.values())
