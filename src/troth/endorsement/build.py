@@ -99,7 +99,8 @@ def psa_corim(
         implementation_id: 32 octets.
         components: the whole of the device's updatable firmware; none makes no reference state.
         keys: the Initial Attestation Keys.
-        vendor, model: names for people.
+        vendor: name of the maker, for people.
+        model: name of the product, for people.
         validity: when the CoRIM may be used.
 
     Raises:
@@ -107,7 +108,9 @@ def psa_corim(
     """
     environment = _environment(implementation_id, vendor, model)
     measurements = tuple(_component(each, PSA_COMPONENT) for each in components)
-    return _finish(corim_id, PSA_URI, environment, measurements, keys, validity)
+    return _finish(
+        corim_id, PSA_URI, environment, measurements=measurements, keys=keys, validity=validity
+    )
 
 
 def cca_platform_corim(
@@ -125,10 +128,15 @@ def cca_platform_corim(
     """Return a CCA platform CoRIM with one reference state, attestation keys, or both.
 
     Args:
-        corim_id, implementation_id, components, vendor, model, validity: as for `psa_corim`.
+        corim_id: identifier of the CoRIM.
+        implementation_id: 32 octets.
+        components: the whole of the platform's updatable firmware.
         config: the platform configuration, or None to say nothing about it.
         config_mask: which bits of it count; None for all.
         keys: the CCA Platform Attestation Keys.
+        vendor: name of the maker, for people.
+        model: name of the product, for people.
+        validity: when the CoRIM may be used.
 
     Raises:
         DecodeError: an argument does not fit the profile; the message names the member.
@@ -140,7 +148,14 @@ def cca_platform_corim(
         measurements.append(
             Measurement(key=CONFIG, values=MeasurementValues(raw_value=RawValue(config, mask)))
         )
-    return _finish(corim_id, CCA_PLATFORM_URI, environment, tuple(measurements), keys, validity)
+    return _finish(
+        corim_id,
+        CCA_PLATFORM_URI,
+        environment,
+        measurements=measurements,
+        keys=keys,
+        validity=validity,
+    )
 
 
 def cca_realm_corim(
@@ -177,7 +192,9 @@ def cca_realm_corim(
         values = MeasurementValues(raw_value=RawValue(rpv))
         measurements.append(Measurement(key=RPV, values=values))
     environment = _environment(rim, "", "")
-    return _finish(corim_id, CCA_REALM_URI, environment, tuple(measurements), (), validity)
+    return _finish(
+        corim_id, CCA_REALM_URI, environment, measurements=measurements, validity=validity
+    )
 
 
 def cca_corims(
@@ -231,13 +248,16 @@ def measured_corim(
     """Return a CoRIM for a scheme without an endorsement profile of its own.
 
     Args:
-        corim_id, vendor, model, validity: as for `psa_corim`.
+        corim_id: identifier of the CoRIM.
         scheme: "tpm2", "sev_snp", "tdx", "nitro" or "example".
         class_id: the octets by which the scheme's appraiser finds its values.
         digests: measurement key ("measurement", "mrtd", …) to its digests, one for each hash
             algorithm; the algorithm goes by the length.
         registers: register (PCR number, or name) to its digests, likewise.
         keys: attestation keys of instances.
+        vendor: name of the maker, for people.
+        model: name of the product, for people.
+        validity: when the CoRIM may be used.
 
     Raises:
         DecodeError: an argument does not fit; the message names the member.
@@ -251,15 +271,24 @@ def measured_corim(
         measurements.append(Measurement(values=MeasurementValues(registers=named)))
     environment = _environment(class_id, vendor, model)
     uri = generic_uri(scheme)
-    return _finish(corim_id, uri, environment, tuple(measurements), keys, validity, tags.BYTES)
+    return _finish(
+        corim_id,
+        uri,
+        environment,
+        measurements=measurements,
+        keys=keys,
+        validity=validity,
+        instance_tag=tags.BYTES,
+    )
 
 
 def _finish(
     corim_id: str,
     profile: str,
     environment: EnvironmentMap,
-    measurements: tuple[Measurement, ...],
-    keys: Iterable[AttestKey],
+    *,
+    measurements: Sequence[Measurement],
+    keys: Iterable[AttestKey] = (),
     validity: Validity | None,
     instance_tag: int = tags.UEID,
 ) -> Corim:
@@ -267,7 +296,7 @@ def _finish(
     comids: list[Comid] = []
     # Two tags, so that the state can be withdrawn and the keys stay.
     if measurements:
-        state = (MeasurementTriple(environment, measurements),)
+        state = (MeasurementTriple(environment, tuple(measurements)),)
         comids.append(Comid(tag_id=f"{corim_id}:state", triples=Triples(reference=state)))
     if key_triples:
         comids.append(Comid(tag_id=f"{corim_id}:keys", triples=Triples(attest_key=key_triples)))

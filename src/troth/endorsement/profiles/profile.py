@@ -116,7 +116,7 @@ def octets_of(identifier: Tag, place: Node) -> bytes:
     Raises:
         UnsupportedError: another kind, such as a key.
     """
-    known = {tags.UUID, tags.OID, tags.UEID, tags.BYTES}
+    known = {tags.UUID, tags.OID, tags.UEID, tags.BYTES, tags.LEGACY_IMPLEMENTATION_ID}
     if identifier.number not in known or not isinstance(identifier.value, bytes):
         name = tags.TAG_NAMES.get(identifier.number, "unknown")
         raise place.unsupported(f"an identifier with tag {identifier.number} ({name})")
