@@ -48,6 +48,9 @@ fmt: $(STAMP) ## Format the code
 	@$(PY) -m ruff check --fix-only --quiet src tests
 	@$(PY) -m ruff format --quiet src tests
 
+fuzz: $(STAMP) ## Fuzz every decoder of outside bytes: FUZZ_SECONDS=600
+	@PYTHONPATH=tests $(PY) -m fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ_ARGS)
+
 bench: $(STAMP) ## Measure, as ratios to a floor measured in the same run
 	@$(PY) -m tests.benchmarks $(BENCH_ARGS)
 
