@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -32,9 +33,10 @@ TRUST_DOMAIN = "spiffe://example.test"
 
 
 def envoy_binary() -> Path:
-    """Return the Envoy to test with; without one, the test is skipped."""
+    """Return the Envoy to test with (`$TROTH_TEST_ENVOY` first); without one, skip the test."""
+    named = os.environ.get("TROTH_TEST_ENVOY")
     try:
-        return find_envoy()
+        return find_envoy(Path(named) if named else None)
     except ConfigurationError as exc:
         pytest.skip(f"no Envoy here: {exc}")
 
@@ -114,6 +116,7 @@ class MeshNode:
         self.xds.publish_mesh(self.resources())
         await self.envoy.start()
         await self.envoy.wait_ready()
+        await self.apply()
 
     async def apply(self) -> None:
         await self.xds.apply(self.resources())
@@ -136,8 +139,8 @@ class MeshNode:
     def records(self) -> list[AccessLogRecord]:
         if not self.access_log.exists():
             return []
-        lines = self.access_log.read_bytes().splitlines()
-        return [decode_access_log_line(line) for line in lines]
+        whole, _, _ = self.access_log.read_bytes().rpartition(b"\n")
+        return [decode_access_log_line(line) for line in whole.splitlines()]
 
     async def statistics(self, prefix: str) -> dict[str, int]:
         text = await self.envoy.admin(f"/stats?filter={prefix}")

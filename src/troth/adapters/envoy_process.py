@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import sys
 import tempfile
 from collections import deque
@@ -34,6 +35,7 @@ _MAX_LINE_BYTES = 256 * 1024
 _ADMIN_TIMEOUT_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _STOP_SECONDS = 5.0
+_READ_OUT_SECONDS = 1.0
 _LOG_FORMAT = "%l\t%n\t%v"
 _LEVELS = frozenset({"trace", "debug", "info", "warning", "error", "critical"})
 
@@ -45,7 +47,10 @@ _LAUNCHER = """\
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
 if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
+    try:
+        os.execv(sys.argv[2], sys.argv[2:])
+    except OSError as exc:
+        sys.exit(f"cannot run {sys.argv[2]}: {exc.strerror}")
 """
 
 
@@ -139,41 +144,20 @@ class EnvoyProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._directory: Path | None = None
+        self._client: httpx.AsyncClient | None = None
 
     async def start(self, *, timeout_seconds: float = 10) -> None:
         """Start Envoy and return when it runs; it has no listeners until `wait_ready`.
 
         Raises:
             ProxyError: it ended at once (with its last words), or does not answer in time.
-            ConfigurationError: the program cannot be started.
         """
         if self._process is not None:
             raise ApiMisuseError("this Envoy was started before; make another EnvoyProcess")
-        self._directory = Path(tempfile.mkdtemp(prefix="troth-envoy-"))
-        config = self._directory / "bootstrap.json"
-        config.write_text(json.dumps(self._bootstrap, indent=1), encoding="utf-8")
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-I", "-S", "-c", _LAUNCHER, str(os.getpid())),
-                str(self._binary),
-                *("--config-path", str(config)),
-                *self._options,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                limit=_MAX_LINE_BYTES,
-                start_new_session=True,
-            )
-        except OSError as exc:
-            self._remove_directory()
-            raise ConfigurationError(
-                source="Envoy", value=str(self._binary), accepted=f"a program that runs ({exc})"
-            ) from exc
-        self._reader = asyncio.create_task(self._read_log())
-        try:
+            await self._launch()
             await self._poll(frozenset({200, 503}), "does not answer", timeout_seconds)
-        except BaseException:
+        except BaseException:  # cancellation too: whatever was begun is ended
             await self.stop()
             raise
 
@@ -195,7 +179,7 @@ class EnvoyProcess:
 
     async def stop(self, *, grace_seconds: float = _STOP_SECONDS) -> None:
         """End Envoy: ask it, then kill it after `grace_seconds`. Does nothing a second time."""
-        process, reader = self._process, self._reader
+        process, reader, self._reader = self._process, self._reader, None
         if process is not None:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -207,9 +191,15 @@ class EnvoyProcess:
                     self.kill()
             await process.wait()
         if reader is not None:
-            await reader
-            self._reader = None
-        self._remove_directory()
+            # Its end comes with Envoy's, unless something else holds the other end of the pipe.
+            await asyncio.wait({reader}, timeout=_READ_OUT_SECONDS)
+            reader.cancel()
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def kill(self) -> None:
         """End Envoy this moment."""
@@ -258,7 +248,8 @@ class EnvoyProcess:
             ProxyError: as `admin`.
         """
         found = {}
-        for status in json.loads(await self.admin("/listeners?format=json"))["listener_statuses"]:
+        answer = json.loads(await self.admin("/listeners?format=json"))
+        for status in answer.get("listener_statuses", ()):
             address = status["local_address"]
             if "pipe" in address:
                 found[status["name"]] = (address["pipe"]["path"], 0)
@@ -267,20 +258,46 @@ class EnvoyProcess:
                 found[status["name"]] = (tcp["address"], tcp["port_value"])
         return found
 
+    async def _launch(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="troth-envoy-"))
+        config = self._directory / "bootstrap.json"
+        config.write_text(json.dumps(self._bootstrap, indent=1), encoding="utf-8")
+        self._client = httpx.AsyncClient(
+            # An empty TLS context: httpx would otherwise load the system's CA certificates.
+            transport=httpx.AsyncHTTPTransport(
+                uds=str(self._admin_socket), verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            ),
+            timeout=_ADMIN_TIMEOUT_SECONDS,
+            trust_env=False,
+        )
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-I", "-S", "-c", _LAUNCHER, str(os.getpid())),
+            str(self._binary),
+            *("--config-path", str(config)),
+            *self._options,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=_MAX_LINE_BYTES,
+            start_new_session=True,
+        )
+        self._reader = asyncio.create_task(self._read_log())
+
     async def _get(self, path: str) -> tuple[int, str]:
-        transport = httpx.AsyncHTTPTransport(uds=str(self._admin_socket))
-        async with httpx.AsyncClient(transport=transport, timeout=_ADMIN_TIMEOUT_SECONDS) as client:
-            response = await client.get(f"http://envoy{path}")
-            return response.status_code, response.text
+        if self._client is None:
+            raise ProxyError("Envoy is not running")
+        response = await self._client.get(f"http://envoy{path}")
+        return response.status_code, response.text
 
     async def _poll(self, accepted: frozenset[int], failure: str, timeout_seconds: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         while True:
-            if (ended := self._ended()) is not None:
-                if self._reader is not None:
-                    await self._reader
-                raise ProxyError(self._ended() or ended)
+            if self._ended() is not None:
+                if self._reader is not None:  # what it said last may still be in the pipe
+                    await asyncio.wait({self._reader}, timeout=_READ_OUT_SECONDS)
+                raise ProxyError(self._ended() or "")
             with contextlib.suppress(httpx.HTTPError):
                 status, _ = await self._get("/ready")
                 if status in accepted:
@@ -320,11 +337,6 @@ class EnvoyProcess:
         if self._process is None:
             raise ApiMisuseError("this Envoy was not started")
         return self._process
-
-    def _remove_directory(self) -> None:
-        directory, self._directory = self._directory, None
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _parse_log_line(raw: bytes) -> EnvoyLogLine:

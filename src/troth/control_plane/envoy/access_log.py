@@ -108,9 +108,7 @@ def access_log(
     kind: RecordKind,
     direction: Direction,
     service: str,
-    peer_node: str,
     certificates: bool,
-    only_failures: bool = False,
 ) -> list[dict[str, object]]:
     """Return the `access_log` field of a filter or listener; empty where `path` is "".
 
@@ -119,9 +117,7 @@ def access_log(
         kind: what the lines of this place are about.
         direction: which side this place is on.
         service: the service's name.
-        peer_node: the node that the chain or cluster is for, or "".
         certificates: whether to write the peer's certificate.
-        only_failures: whether to write only connections that failed as TLS or had no chain.
     """
     if not path:
         return []
@@ -131,7 +127,7 @@ def access_log(
         "kind": kind.value,
         "direction": direction.value,
         "service": service,
-        "peer_node": peer_node.replace("%", "%%"),
+        "peer_node": "%FILTER_CHAIN_NAME%",
         "started_at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
         "duration_ms": "%DURATION%",
         "peer_spiffe_id": f"%{side}_PEER_URI_SAN%",
@@ -162,23 +158,31 @@ def access_log(
             "log_format": {"json_format": columns, "omit_empty_values": True},
         },
     }
-    if only_failures:
-        entry["filter"] = _FAILURES
+    if kind is RecordKind.REFUSED:
+        entry["filter"] = {"or_filter": {"filters": [_NO_CHAIN, _filter(_HANDSHAKE_FAILED)]}}
+    elif kind is RecordKind.CONNECTION and direction is Direction.INBOUND:
+        # A failed handshake is the listener's line, not also the TCP proxy's behind it.
+        entry["filter"] = _filter(f"!{_HANDSHAKE_FAILED}")
     return [entry]
 
 
-_FAILURES: dict[str, object] = {
-    "extension_filter": {
-        "name": "envoy.access_loggers.extension_filters.cel",
-        "typed_config": {
-            "@type": (
-                "type.googleapis.com/"
-                "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
-            ),
-            "expression": "has(connection.transport_failure_reason)",
-        },
+_NO_CHAIN: dict[str, object] = {"response_flag_filter": {"flags": ["NR"]}}
+_HANDSHAKE_FAILED = "has(connection.transport_failure_reason)"
+
+
+def _filter(expression: str) -> dict[str, object]:
+    return {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": {
+                "@type": (
+                    "type.googleapis.com/"
+                    "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+                ),
+                "expression": expression,
+            },
+        }
     }
-}
 
 
 def decode_access_log_line(line: bytes | str) -> AccessLogRecord:
@@ -195,7 +199,7 @@ def decode_access_log_line(line: bytes | str) -> AccessLogRecord:
     if len(data) > MAX_LINE_BYTES:
         raise LimitExceededError(format=_FORMAT, limit="MAX_LINE_BYTES", value=MAX_LINE_BYTES)
     try:
-        columns = json.loads(data)
+        columns = json.loads(data.decode())
     except (ValueError, RecursionError) as exc:
         raise DecodeError(f"not JSON ({exc})", format=_FORMAT) from exc
     if not isinstance(columns, dict):
@@ -239,7 +243,8 @@ def _text(columns: Mapping[str, object], name: str) -> str:
     value = columns.get(name)
     if value is None or value == "-":
         return ""
-    if not isinstance(value, str):
+    # JSON can spell a lone surrogate, which is no text and fails wherever it is written next.
+    if not isinstance(value, str) or _SURROGATE.search(value):
         raise _wrong(name, value, "text")
     return value
 
@@ -248,8 +253,8 @@ def _number(columns: Mapping[str, object], name: str) -> int:
     value = columns.get(name)
     if value is None or value == "-":
         return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _wrong(name, value, "a number of at least 0")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise _wrong(name, value, "a number of 64 bits")
     return value
 
 
@@ -266,12 +271,14 @@ def _certificate(columns: Mapping[str, object], name: str) -> bytes:
     value = _text(columns, name)
     pem = unquote_to_bytes(value)
     if value and not _PEM.fullmatch(pem):
-        raise _wrong(name, value[:80], "a URL-encoded PEM certificate")
+        raise _wrong(name, value, "a URL-encoded PEM certificate")
     return pem
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\n?")
 
 
 def _wrong(name: str, value: object, accepted: str) -> DecodeError:
-    return DecodeError(f"{name} is {value!r}; expected {accepted}", format=_FORMAT)
+    shown = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
+    return DecodeError(f"{name} is {shown[:100]}; expected {accepted}", format=_FORMAT)

@@ -123,7 +123,7 @@ class EnvoyDescriptors:
                 return cls(cached, source=str(binary))
             except ConfigurationError:
                 pass  # as good as absent: made again below
-        files = extract(binary)
+        files = extract(binary, _ROOTS)
         descriptors = cls(files, source=str(binary))
         _write_cache(cache, files)
         return descriptors
@@ -171,7 +171,7 @@ class EnvoyDescriptors:
         return packed
 
 
-def extract(binary: Path, roots: Iterable[str] = _ROOTS) -> bytes:
+def extract(binary: Path, roots: Iterable[str]) -> bytes:
     """Return the files `roots` and their imports from the program `binary`.
 
     Returns:

@@ -198,10 +198,8 @@ class DiscoveryStream:
             version = self._table.version(type_url)
             if subscription is None or version == 0:
                 continue
-            wanted = self._wanted(type_url, subscription)
-            fresh = subscription.forced or self._differs(type_url, subscription, wanted)
-            if fresh and (wanted or type_url in _WHOLE):
-                responses.append(self._respond(type_url, subscription, version, wanted))
+            if self._is_due(type_url, subscription):
+                responses.append(self._respond(type_url, subscription, version))
             elif subscription.sent < version:
                 # Nothing that this stream wants has changed: it is up to date as it is.
                 self._skip(subscription, version)
@@ -221,6 +219,9 @@ class DiscoveryStream:
         subscription = self._subscriptions.get(type_url)
         if subscription is None:
             return 0 if type_url in _WHOLE else self._table.version(type_url)
+        if subscription.outstanding or self._is_due(type_url, subscription):
+            # Sent or about to be sent, and not answered.
+            return min(subscription.applied, self._table.version(type_url) - 1)
         return subscription.applied
 
     def refused(self, type_url: str) -> Answer | None:
@@ -234,22 +235,23 @@ class DiscoveryStream:
             return dict(available)
         return {name: available[name] for name in sorted(subscription.names & available.keys())}
 
-    def _differs(
-        self, type_url: str, subscription: _Subscription, wanted: Mapping[str, Resource]
-    ) -> bool:
+    def _is_due(self, type_url: str, subscription: _Subscription) -> bool:
+        if self._table.version(type_url) == 0:
+            return False
+        wanted = self._wanted(type_url, subscription)
         now = {name: self._table.changed_in(type_url, name) for name in wanted}
         if type_url in _WHOLE:
-            return now != subscription.known
+            return subscription.forced or now != subscription.known
         # A secret that is no longer published cannot be taken back; only additions are sent.
-        return any(subscription.known.get(name) != version for name, version in now.items())
+        known = subscription.known
+        return bool(wanted) and (
+            subscription.forced or any(known.get(name) != since for name, since in now.items())
+        )
 
     def _respond(
-        self,
-        type_url: str,
-        subscription: _Subscription,
-        version: int,
-        wanted: Mapping[str, Resource],
+        self, type_url: str, subscription: _Subscription, version: int
     ) -> DiscoveryResponse:
+        wanted = self._wanted(type_url, subscription)
         self._responses += 1
         nonce = str(self._responses)
         subscription.known = {name: self._table.changed_in(type_url, name) for name in wanted}

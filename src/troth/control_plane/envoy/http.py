@@ -11,6 +11,9 @@ _FILTERS = "type.googleapis.com/envoy.extensions.filters."
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # A client that has begun a request must finish its headers; Envoy's default is to wait for ever.
 _REQUEST_HEADERS_TIMEOUT = "15s"
+# After a stream broke off, the client's connection stays this long so that what was written before
+# reaches it. Envoy's default of 1 s would be how late a client learns that its peer is gone.
+_DELAYED_CLOSE = "0.05s"
 _MAX_CONCURRENT_STREAMS = 1024
 # 64 KiB per stream and 1 MiB per connection bound what one connection can make Envoy buffer
 # (Envoy's defaults are 16 MiB and 24 MiB).
@@ -39,7 +42,7 @@ def http_connection_manager(
         "server_header_transformation": "PASS_THROUGH",
         "stream_idle_timeout": "0s",
         "request_headers_timeout": _REQUEST_HEADERS_TIMEOUT,
-        "delayed_close_timeout": "1s",
+        "delayed_close_timeout": _DELAYED_CLOSE,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "http2_protocol_options": _http2(remote=direction is Direction.INBOUND),
         "route_config": {

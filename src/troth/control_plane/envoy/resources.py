@@ -49,6 +49,8 @@ _CONNECT_TIMEOUT = "5s"
 _LOCAL_CONNECT_TIMEOUT = "2s"
 # Envoy's own default of 1024 would refuse the 1025th stream of a busy proxy.
 _MAX_PER_CLUSTER = 65_536
+# What a peer may send while its connection to the application is still being made.
+_EARLY_BYTES = 64 * 1024
 _ALPN_HTTP = ("h2", "http/1.1")
 _KEEPALIVE: dict[str, object] = {
     "keepalive_time": 30,
@@ -129,9 +131,7 @@ def _inbound_listener(
             kind=RecordKind.REFUSED,
             direction=Direction.INBOUND,
             service=service.name,
-            peer_node="",
             certificates=mesh.log_certificates,
-            only_failures=True,
         ),
     }
 
@@ -142,7 +142,7 @@ def _inbound_chain(
     name = inbound_name(service.name)
     if service.protocol is Protocol.TCP:
         alpn: tuple[str, ...] = ()
-        proxy = _tcp_proxy(mesh, service, peer, Direction.INBOUND)
+        proxy = _tcp_proxy(mesh, service, Direction.INBOUND)
     else:
         alpn = _ALPN_HTTP
         proxy = http_connection_manager(
@@ -150,12 +150,11 @@ def _inbound_chain(
             direction=Direction.INBOUND,
             forward_certificate=service.forward_certificate,
             request_timeout_seconds=service.request_timeout_seconds,
-            log=_log(mesh, service, peer, Direction.INBOUND, RecordKind.REQUEST),
+            log=_log(mesh, service, Direction.INBOUND, RecordKind.REQUEST),
         )
     return {
-        # The generation is part of the name: another one is another chain, and the connections of
-        # the one before end.
-        "name": f"{peer.node_id}#{peer.generation}",
+        "name": peer.node_id,
+        "metadata": _generation(peer),
         "filter_chain_match": {
             "transport_protocol": "tls",
             "server_names": [server_name(peer.node_id)],
@@ -171,20 +170,22 @@ def _outbound_listener(
 ) -> dict[str, object]:
     name = outbound_name(service.name)
     if service.protocol is Protocol.TCP:
-        proxy = _tcp_proxy(mesh, service, peer, Direction.OUTBOUND)
+        proxy = _tcp_proxy(mesh, service, Direction.OUTBOUND)
     else:
         proxy = http_connection_manager(
             cluster=name,
             direction=Direction.OUTBOUND,
             forward_certificate=False,
             request_timeout_seconds=service.request_timeout_seconds,
-            log=_log(mesh, service, peer, Direction.OUTBOUND, RecordKind.REQUEST),
+            log=_log(mesh, service, Direction.OUTBOUND, RecordKind.REQUEST),
         )
     return {
         "name": name,
         "address": envoy_address(service.listen),
         "traffic_direction": "OUTBOUND",
-        "filter_chains": [{"name": f"{peer.node_id}#{peer.generation}", "filters": [proxy]}],
+        "filter_chains": [
+            {"name": peer.node_id, "metadata": _generation(peer), "filters": [proxy]}
+        ],
     }
 
 
@@ -208,7 +209,7 @@ def _peer_cluster(
         mesh.identity.spiffe_id, mesh.identity.node_id, peer, alpn=("h2",) if http else ()
     )
     cluster["upstream_connection_options"] = {"tcp_keepalive": _KEEPALIVE}
-    cluster["metadata"] = {"filter_metadata": {"troth": {"peer_generation": peer.generation}}}
+    cluster["metadata"] = _generation(peer)
     if http:
         # Between proxies always HTTP/2: requests share one attested connection.
         cluster["typed_extension_protocol_options"] = http_options(http2=True, remote=True)
@@ -238,26 +239,35 @@ def _cluster(name: str, address: Address, connect_timeout: str) -> dict[str, obj
 def _tcp_proxy(
     mesh: MeshDescription,
     service: InboundService | OutboundService,
-    peer: AdmittedPeer,
     direction: Direction,
 ) -> dict[str, object]:
     inbound = direction is Direction.INBOUND
     name = inbound_name(service.name) if inbound else outbound_name(service.name)
-    return {
-        "name": "envoy.filters.network.tcp_proxy",
-        "typed_config": {
-            "@type": f"{_FILTERS}network.tcp_proxy.v3.TcpProxy",
-            "stat_prefix": name,
-            "cluster": name,
-            "access_log": _log(mesh, service, peer, direction, RecordKind.CONNECTION),
-        },
+    config: dict[str, object] = {
+        "@type": f"{_FILTERS}network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": name,
+        "cluster": name,
+        "access_log": _log(mesh, service, direction, RecordKind.CONNECTION),
     }
+    if inbound:
+        # By default Envoy connects to the application while the handshake is still going on: a
+        # stranger could make it accept connections.
+        config["upstream_connect_mode"] = "ON_DOWNSTREAM_TLS_HANDSHAKE"
+        config["max_early_data_bytes"] = _EARLY_BYTES
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+
+def _generation(peer: AdmittedPeer) -> dict[str, object]:
+    """Return metadata that makes the chain another one whenever the peer's generation changes.
+
+    Envoy compares chains by their whole content, and ends the connections of one that changed.
+    """
+    return {"filter_metadata": {"troth": {"peer_generation": peer.generation}}}
 
 
 def _log(
     mesh: MeshDescription,
     service: InboundService | OutboundService,
-    peer: AdmittedPeer,
     direction: Direction,
     kind: RecordKind,
 ) -> list[dict[str, object]]:
@@ -266,7 +276,6 @@ def _log(
         kind=kind,
         direction=direction,
         service=service.name,
-        peer_node=peer.node_id,
         certificates=mesh.log_certificates,
     )
 

@@ -192,14 +192,18 @@ class XdsServer:
         return versions
 
     async def apply(self, resources: MeshResources, *, timeout_seconds: float = 10) -> None:
-        """Publish `resources` and wait until every connected Envoy has accepted all of them.
+        """Publish `resources` and wait until every connected Envoy has all of them in effect.
+
+        That includes the secrets of new listeners and clusters, if their trust domains have any.
 
         Raises:
             ProxyError, UnavailableError: as `wait_applied`.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
-        for type_url, version in self.publish_mesh(resources).items():
+        versions = self.publish_mesh(resources)
+        # Listeners first: accepting them makes Envoy ask for the secrets that they need.
+        for type_url, version in reversed(versions.items()):
             left = max(deadline - loop.time(), 0.0)
             await self.wait_applied(type_url, version, timeout_seconds=left)
 
