@@ -28,7 +28,7 @@ upstream = "127.0.0.1:8080"
 def test_a_complete_file_is_read() -> None:
     config = parse_config(GOOD, AgentConfig, source="agent.toml")
     assert config.inbound[0].protocol == "http"
-    assert config.peer_policy is None, "without a policy nobody is admitted"
+    assert config.clients == [], "without a rule nobody is admitted"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,6 +15,8 @@ from troth.control_plane.config_file import (
     OptionalAddress,
     SpiffeIdText,
 )
+from troth.mesh.peer_policy import PeerRule, ResultModel
+from troth.mesh.tier import Tier
 
 __all__ = [
     "AgentConfig",
@@ -22,8 +25,9 @@ __all__ = [
     "InboundSection",
     "NodeSection",
     "OutboundSection",
-    "PeerPolicySection",
+    "RuleSection",
     "ServerSection",
+    "VerifierSection",
 ]
 
 
@@ -115,21 +119,64 @@ class OutboundSection(_Section, frozen=True, kw_only=True):
     listen: Address
 
 
-class PeerPolicySection(_Section, frozen=True, kw_only=True):
-    """`[peer_policy]`: what a peer must show, in both directions. Without it nobody is admitted.
+class RuleSection(_Section, frozen=True, kw_only=True):
+    """`[[clients]]` and `[[servers]]`: one way for a peer to be acceptable.
+
+    A peer that calls this node has to meet one of `clients`; one that this node calls has to meet
+    one of `servers`. The two are independent, and without a rule nobody is admitted.
 
     Attributes:
-        model: "passport" wants an affirming Attestation Result; "svid_only" wants identity alone.
+        peers: SPIFFE IDs, or "spiffe://TRUST-DOMAIN/*" for all of a trust domain.
+        model: "passport" wants an Attestation Result; "svid_only" wants identity alone.
         min_tier: lowest assurance tier.
         max_age_seconds: oldest acceptable result; 0 for as long as the result itself lasts.
-        peers: SPIFFE IDs that may call this node's inbound services; "*" for any of the trust
-            domain that meets the rest.
+        verifiers: names of the Verifiers that are believed; `[[verifiers]]` gives their keys.
+        allow_warning: also accept results of status "warning".
+        allow_degraded: also accept nodes that the server calls degraded.
+        allow_insecure: also accept simulators and published test keys. For trials only.
+        max_connection_seconds: longest life of a connection; 0 for the tier's default.
     """
 
+    peers: list[str]
     model: Literal["passport", "svid_only"] = "passport"
     min_tier: Literal["registered", "identified", "measured", "confidential"] = "measured"
     max_age_seconds: Annotated[int, msgspec.Meta(ge=0)] = 0
-    peers: list[str] = []
+    verifiers: list[str] = []
+    allow_warning: bool = False
+    allow_degraded: bool = False
+    allow_insecure: bool = False
+    max_connection_seconds: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def rule(self) -> PeerRule:
+        """Return the rule that the mesh decides by."""
+        return PeerRule(
+            peers=tuple(self.peers),
+            model=ResultModel(self.model),
+            min_tier=Tier(self.min_tier),
+            max_age=timedelta(seconds=self.max_age_seconds) if self.max_age_seconds else None,
+            verifiers=frozenset(self.verifiers),
+            require_affirming=not self.allow_warning,
+            allow_degraded=self.allow_degraded,
+            allow_insecure=self.allow_insecure,
+            max_connection_age=(
+                timedelta(seconds=self.max_connection_seconds)
+                if self.max_connection_seconds
+                else None
+            ),
+        )
+
+
+class VerifierSection(_Section, frozen=True, kw_only=True):
+    """`[[verifiers]]`: a Verifier whose results this node can check.
+
+    Attributes:
+        name: what rules call it.
+        keys: file with its result keys (JWKS, JWK or PEM); empty to take those that the server
+            of `[server]` publishes.
+    """
+
+    name: str
+    keys: str = ""
 
 
 class AgentConfig(_Section, frozen=True, kw_only=True):
@@ -141,4 +188,6 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     envoy: EnvoySection
     inbound: list[InboundSection] = []
     outbound: list[OutboundSection] = []
-    peer_policy: PeerPolicySection | None = None
+    clients: list[RuleSection] = []
+    servers: list[RuleSection] = []
+    verifiers: list[VerifierSection] = []

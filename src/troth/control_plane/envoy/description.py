@@ -146,12 +146,14 @@ class AdmittedPeer:
             a SPIFFE ID are told apart by nothing else here.
         generation: any change of it ends the peer's connections once and keeps it admitted: how a
             connection that reached its deadline is ended.
+        inbound: whether it may connect to us; without it, only we may connect to it.
     """
 
     node_id: str
     spiffe_id: str
     key_pins: tuple[bytes, ...] = ()
     generation: int = 0
+    inbound: bool = True
 
     def __post_init__(self) -> None:
         _check_node_id(self.node_id)

@@ -81,7 +81,8 @@ class MeshResources:
             for service in mesh.outbound
             if service.node_id in by_node
         ]
-        inbound = mesh.inbound if peers else ()
+        callers = [peer for peer in peers if peer.inbound]
+        inbound = mesh.inbound if callers else ()
         return cls(
             secrets=secrets(mesh.identity, mesh.trust_bundles),
             clusters=(
@@ -89,7 +90,7 @@ class MeshResources:
                 *(_peer_cluster(mesh, service, peer) for service, peer in outbound),
             ),
             listeners=(
-                *(_inbound_listener(mesh, service, peers) for service in inbound),
+                *(_inbound_listener(mesh, service, callers) for service in inbound),
                 *(_outbound_listener(mesh, service, peer) for service, peer in outbound),
             ),
         )
