@@ -19,7 +19,7 @@ from typing import Protocol
 from troth.mesh.admission import Step
 from troth.mesh.event import Event, Snapshot
 from troth.mesh.member import Service
-from troth.mesh.node import Facts
+from troth.mesh.node import Facts, NodeState
 from troth.mesh.node_record import AppraisedEvidence, IssuedSvid, NodeRecord
 from troth.mesh.registration_entry import RegistrationEntry
 from troth.verifier.finding import Finding
@@ -196,7 +196,7 @@ class LogHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """How far an event has come.
+    """How far an event has come among the agents of nodes that may read the feed.
 
     Attributes:
         sequence: the event's number.
@@ -287,6 +287,14 @@ class Registry(Protocol):
         """Return admitted nodes whose deadline has passed."""
         ...
 
+    def stalled(self, since: datetime, *, limit: int) -> tuple[NodeRecord, ...]:
+        """Return nodes that have been attesting or attested since `since` or longer."""
+        ...
+
+    def count_by_state(self) -> Mapping[NodeState, int]:
+        """Return how many nodes there are in each state; states without any are left out."""
+        ...
+
     def refusal(self, refusal_id: str) -> JoinRefusal | None:
         """Return a refused join, or None where it is unknown or forgotten."""
         ...
@@ -366,6 +374,10 @@ class Registry(Protocol):
 
     def snapshot(self) -> Snapshot:
         """Return all members and the number of the last event that they include."""
+        ...
+
+    def last_event_of(self, node_id: str) -> int:
+        """Return the number of the last event about a node, or 0 where none is kept."""
         ...
 
     def acknowledge(self, node_id: str, *, sequence: int, lease_until: datetime) -> None:

@@ -16,10 +16,18 @@ from troth.adapters.registry.schema import counters, events, feed_consumers, nod
 from troth.errors import ConflictError
 from troth.mesh.event import Event, Snapshot
 from troth.mesh.member import Member
+from troth.mesh.node import PERMISSIONS
 from troth.mesh.node_record import member_of
 from troth.mesh.registry import Delivery
 
-__all__ = ["acknowledge", "delivery", "read_events", "require_sequence", "take_snapshot"]
+__all__ = [
+    "acknowledge",
+    "delivery",
+    "last_event_of",
+    "read_events",
+    "require_sequence",
+    "take_snapshot",
+]
 
 
 def read_events(connection: Connection, *, after: int, limit: int) -> tuple[Event, ...]:
@@ -50,6 +58,14 @@ def take_snapshot(connection: Connection) -> Snapshot:
     found = connection.execute(sa.select(nodes).order_by(nodes.c.registered_at, nodes.c.id))
     members = tuple(member_of(node_from(row)) for row in found)
     return Snapshot(sequence=_last(connection), members=members)
+
+
+def last_event_of(connection: Connection, node_id: str) -> int:
+    """Return the number of the last event about a node, or 0."""
+    last = connection.execute(
+        sa.select(sa.func.max(events.c.sequence)).where(events.c.node_id == node_id)
+    ).scalar_one()
+    return last or 0
 
 
 def require_sequence(connection: Connection, sequence: int) -> None:
@@ -93,14 +109,17 @@ def acknowledge(
 
 def delivery(connection: Connection, sequence: int, *, now: datetime) -> Delivery:
     """Say who has applied event `sequence`; see `Registry.delivery`."""
-    # The node that an event is about does not enforce it upon itself: its peers do.
-    about = connection.execute(
-        sa.select(events.c.node_id).where(events.c.sequence == sequence)
-    ).scalar_one_or_none()
+    # A node that may not read the feed any more does not enforce anything upon itself: its peers
+    # have ended its connections.
+    readers = [state.value for state, allowed in PERMISSIONS.items() if allowed.feed]
+    consumers = connection.execute(
+        sa.select(feed_consumers)
+        .join(nodes, nodes.c.id == feed_consumers.c.node_id)
+        .where(nodes.c.state.in_(readers))
+        .order_by(feed_consumers.c.node_id)
+    )
     acknowledged, waiting, lapsed = [], [], []
-    for row in connection.execute(sa.select(feed_consumers).order_by(feed_consumers.c.node_id)):
-        if row.node_id == about:
-            continue
+    for row in consumers:
         if row.acknowledged >= sequence:
             acknowledged.append(row.node_id)
         elif row.lease_until > now:

@@ -95,7 +95,7 @@ nodes = sa.Table(
     sa.Column("entry_id", sa.String(64), nullable=False, index=True),
     sa.Column("spiffe_id", sa.String(2048), nullable=False),
     sa.Column("name", sa.String(64), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("reason", sa.String(48)),
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("registered_at", _UtcTime, nullable=False),
@@ -185,7 +185,7 @@ events = sa.Table(
     _meta,
     sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("at", _UtcTime, nullable=False),
-    sa.Column("node_id", sa.String(64), nullable=False),
+    sa.Column("node_id", sa.String(64), nullable=False, index=True),
     sa.Column("member", sa.Text, nullable=False),
 )
 

@@ -7,7 +7,7 @@ belongs into one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -147,6 +147,26 @@ class SqlRegistry(Registry):
             )
             return tuple(node_from(row) for row in found)
 
+    def stalled(self, since: datetime, *, limit: int) -> tuple[NodeRecord, ...]:
+        """Return nodes that have been attesting or attested since `since` or longer."""
+        states = [NodeState.ATTESTING.value, NodeState.ATTESTED.value]
+        with self._database.read() as connection:
+            found = connection.execute(
+                sa.select(nodes)
+                .where(nodes.c.state.in_(states), nodes.c.changed_at <= since)
+                .order_by(nodes.c.changed_at)
+                .limit(limit)
+            )
+            return tuple(node_from(row) for row in found)
+
+    def count_by_state(self) -> Mapping[NodeState, int]:
+        """Return how many nodes there are in each state."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                sa.select(nodes.c.state, sa.func.count()).group_by(nodes.c.state)
+            )
+            return {NodeState(state): count for state, count in found}
+
     def refusal(self, refusal_id: str) -> JoinRefusal | None:
         """Return a refused join, or None."""
         with self._database.read() as connection:
@@ -246,6 +266,11 @@ class SqlRegistry(Registry):
         """Return all members and the number of the last event that they include."""
         with self._database.read() as connection:
             return feed.take_snapshot(connection)
+
+    def last_event_of(self, node_id: str) -> int:
+        """Return the number of the last event about a node, or 0."""
+        with self._database.read() as connection:
+            return feed.last_event_of(connection, node_id)
 
     def acknowledge(self, node_id: str, *, sequence: int, lease_until: datetime) -> None:
         """Note how far a node's agent has come."""

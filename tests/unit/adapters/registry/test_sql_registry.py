@@ -455,21 +455,36 @@ def test_events_that_are_gone_or_never_were_ask_for_a_snapshot(registry: SqlRegi
     assert [event.sequence for event in registry.events(after=2, limit=9)] == [3]
 
 
-def test_an_event_is_delivered_when_everyone_else_has_it_or_has_lapsed(
+def test_an_event_is_delivered_when_every_reader_has_it_or_has_lapsed(
     registry: SqlRegistry,
 ) -> None:
     node = admit(registry)
+    admit(registry, "n2")
+    admit(registry, "n3")
     registry.apply(by_operator(node, EXPEL))
+    event = registry.last_event_of("n1")
+    assert event == 10
     lease = NOW + timedelta(seconds=30)
-    for name, sequence in (("n1", 0), ("n2", 4), ("n3", 3)):
+    for name, sequence in (("n1", 0), ("n2", 10), ("n3", 9), ("stranger", 0)):
         registry.acknowledge(name, sequence=sequence, lease_until=lease)
-    delivery = registry.delivery(4, now=NOW)
+    delivery = registry.delivery(event, now=NOW)
     assert (delivery.acknowledged, delivery.waiting, delivery.done) == (("n2",), ("n3",), False)
-    lapsed = registry.delivery(4, now=lease)
+    lapsed = registry.delivery(event, now=lease)
     assert (lapsed.lapsed, lapsed.done) == (("n3",), True)
-    registry.acknowledge("n3", sequence=4, lease_until=lease)
+    registry.acknowledge("n3", sequence=10, lease_until=lease)
     registry.acknowledge("n3", sequence=2, lease_until=lease)
-    assert registry.delivery(4, now=NOW).done
+    assert registry.delivery(event, now=NOW).done
+    assert registry.last_event_of("stranger") == 0
+
+
+def test_nodes_are_counted_by_state_and_those_that_stall_are_found(registry: SqlRegistry) -> None:
+    admit(registry)
+    node = admit(registry, "n2")
+    reattest = Step(trigger=Trigger.REATTEST, reason=Reason.OPERATOR_REQUEST, actor=Actor.OPERATOR)
+    registry.apply(by_operator(node, reattest))
+    assert registry.count_by_state() == {NodeState.ADMITTED: 1, NodeState.ATTESTING: 1}
+    assert [each.id for each in registry.stalled(NOW, limit=9)] == ["n2"]
+    assert registry.stalled(NOW - timedelta(seconds=1), limit=9) == ()
 
 
 # Refusals and housekeeping
