@@ -27,20 +27,10 @@ __all__ = [
     "read_private_pem",
 ]
 
-_CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {
-    # Orders from FIPS 186-5 / SP 800-186 section 3.2.1.
-    "ES256": (
-        ec.SECP256R1(),
-        0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
-    ),
-    "ES384": (
-        ec.SECP384R1(),
-        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
-    ),
-    "ES512": (
-        ec.SECP521R1(),
-        0x01FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFA51868783BF2F966B7FCC0148F709A5D03BB5C9B8899C47AEBB6FB71E91386409,
-    ),
+_CURVES: dict[str, ec.EllipticCurve] = {
+    "ES256": ec.SECP256R1(),
+    "ES384": ec.SECP384R1(),
+    "ES512": ec.SECP521R1(),
 }
 
 
@@ -82,7 +72,8 @@ def generate_signing_key(
     """
     if algorithm not in _CURVES:
         raise ApiMisuseError(f"the simulator does not sign by {algorithm!r}")
-    curve, order = _CURVES[algorithm]
+    curve = _CURVES[algorithm]
+    order = curve.group_order
     # Eight octets more than the order has, so that the remainder is close to uniform
     # (FIPS 186-5 appendix A.2.1).
     seed = int.from_bytes(random((order.bit_length() + 7) // 8 + 8))
