@@ -162,8 +162,8 @@ class Ear:
 def minimise(ear: Ear) -> Ear:
     """Return what a certificate has to carry of `ear`, and no more.
 
-    Kept: profile, Verifier, times, statuses, vectors, keys, policy identifiers, and the Troth claims
-    marked so. Dropped: the Evidence, whole or annotated, findings, boot session, nonces (both have
+    Kept: profile, Verifier and its name (`iss`), times, statuses, vectors, keys, policy
+    identifiers, and the Troth claims marked so. Dropped: the Evidence, whole or annotated, findings, boot session, nonces (both have
     served), policy claims and every extension that Troth does not know.
 
     The signature over `ear` does not cover the result: sign it again.
@@ -182,7 +182,7 @@ def minimise(ear: Ear) -> Ear:
         nonce=None,
         raw_evidence=None,
         troth=ear.troth.minimised(),
-        extensions={},
+        extensions={name: value for name, value in ear.extensions.items() if name == "iss"},
     )
 
 

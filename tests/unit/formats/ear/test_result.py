@@ -207,6 +207,11 @@ def test_minimising_keeps_what_decides_and_drops_what_tells() -> None:
     assert minimise(expected) == expected
 
 
+def test_the_name_of_the_verifier_stays_because_policies_speak_of_it() -> None:
+    named = ear(extensions={"iss": "site-7", "aud": "somebody"})
+    assert dict(minimise(named).extensions) == {"iss": "site-7"}
+
+
 def test_changing_a_copy_checks_the_rules_again() -> None:
     with pytest.raises(DecodeError):
         replace(ear(), submods={})
