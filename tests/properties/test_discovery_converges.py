@@ -36,6 +36,7 @@ class EnvoyModel:
         self.held: dict[str, dict[str, bytes]] = {type_url: {} for type_url in TYPES}
         self.inbox: deque[DiscoveryResponse] = deque()
         self.refused: set[str] = set()
+        self.accepted = dict.fromkeys(TYPES, 0)
 
     def take(self) -> DiscoveryRequest:
         response = self.inbox.popleft()
@@ -46,6 +47,7 @@ class EnvoyModel:
             self.refused.add(response.type_url)
         else:
             self.refused.discard(response.type_url)
+            self.accepted[response.type_url] = response.version
             if response.type_url != SECRET:
                 self.held[response.type_url] = contents
             else:
@@ -93,6 +95,11 @@ class Convergence(RuleBasedStateMachine):
             self.stream.receive(self.envoy.take())
             self.flush()
 
+    @rule()
+    def answer_all(self) -> None:
+        while self.envoy.inbox:
+            self.answer_one()
+
     @rule(type_url=st.sampled_from(TYPES))
     def renew(self, type_url: str) -> None:
         self.stream.renew(type_url)
@@ -121,6 +128,8 @@ class Convergence(RuleBasedStateMachine):
         if hasattr(self, "envoy"):
             for type_url in TYPES:
                 assert self.stream.applied(type_url) <= self.table.version(type_url)
+            for type_url in (CLUSTER, LISTENER):
+                assert self.stream.applied(type_url) <= self.envoy.accepted[type_url]
 
     def flush(self) -> None:
         self.envoy.inbox.extend(self.stream.due())

@@ -14,7 +14,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from troth.errors import ConfigurationError
+from troth.errors import ConfigurationError, DecodeError
+from troth.identity.spiffe_id import SpiffeId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +31,10 @@ __all__ = [
     "trust_domain_id",
 ]
 
-# SPIFFE-ID §2: a trust domain of at most 255 bytes, path segments of these characters.
-_SPIFFE_ID = re.compile(r"(spiffe://[a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)*)")
-_MAX_SPIFFE_ID_BYTES = 2048
 # Names go into Envoy's statistics, log lines and file names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MAX_NODE_ID_BYTES = 256
+_SHOWN = 300
 # sockaddr_un.sun_path is 108 bytes with its final NUL (unix(7)).
 MAX_UNIX_PATH_BYTES = 107
 
@@ -275,14 +274,15 @@ def trust_domain_id(spiffe_id: str) -> str:
     Raises:
         ConfigurationError: `spiffe_id` is not a SPIFFE ID (SPIFFE-ID §2).
     """
-    match = _SPIFFE_ID.fullmatch(spiffe_id)
-    if match is None or len(spiffe_id) > _MAX_SPIFFE_ID_BYTES:
+    try:
+        decoded = SpiffeId.decode(spiffe_id)
+    except DecodeError as exc:
         raise ConfigurationError(
             source="SPIFFE ID",
-            value=spiffe_id[:300],
-            accepted="spiffe://trust-domain/path in the characters of the SPIFFE ID specification",
-        )
-    return match[1]
+            value=spiffe_id[:_SHOWN],
+            accepted=f"spiffe://trust-domain/path ({exc})",
+        ) from exc
+    return str(decoded.trust_domain.id)
 
 
 def _check_node_id(node_id: str) -> None:
@@ -290,7 +290,7 @@ def _check_node_id(node_id: str) -> None:
     if not 0 < size <= _MAX_NODE_ID_BYTES or not node_id.isprintable():
         raise ConfigurationError(
             source="node id",
-            value=node_id[:300],
+            value=node_id[:_SHOWN],
             accepted=f"1 to {_MAX_NODE_ID_BYTES} bytes of printable text",
         )
 
@@ -299,7 +299,7 @@ def _check_service(name: str, timeout_seconds: float) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
             source="service name",
-            value=name[:300],
+            value=name[:_SHOWN],
             accepted="1 to 63 letters, digits, dots, underscores and hyphens",
         )
     if not 0 <= timeout_seconds < 1e9:

@@ -186,8 +186,7 @@ class DiscoveryStream:
             subscription.refused = answer
         else:
             subscription.applied = max(subscription.applied, version)
-            if subscription.refused and subscription.refused.version <= version:
-                subscription.refused = None
+            subscription.refused = None
         return answer
 
     def due(self) -> list[DiscoveryResponse]:

@@ -79,6 +79,7 @@ def test_a_trust_domain_is_the_first_part_of_a_spiffe_id() -> None:
         "spiffe://example.test:80/a",
         "spiffe://example.test/",
         "spiffe://example.test//a",
+        "spiffe://example.test/../a",
         "spiffe://example.test/a?b",
         "spiffe://example.test/a%20b",
         "spiffe://example.test/a\n",

@@ -180,6 +180,15 @@ def test_nobody_admitted_means_nothing_listens() -> None:
     assert resources.clusters == ()
 
 
+def test_a_peer_that_we_call_but_that_may_not_call_us_has_no_chain() -> None:
+    called = replace(CLOUD, inbound=False)
+    resources = MeshResources.build(_mesh(peers=(called, FOG)))
+    assert _chains(resources, "inbound/web").keys() == {"fog"}
+    assert "outbound/bank" in _by_name(resources.clusters)
+    alone = MeshResources.build(_mesh(peers=(called,)))
+    assert _by_name(alone.listeners).keys() == {"outbound/bank"}
+
+
 def test_key_pins_reach_both_directions() -> None:
     pin = hashlib.sha256(b"key").digest()
     resources = MeshResources.build(_mesh(peers=(replace(CLOUD, key_pins=(pin,)), FOG)))
