@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one end has to show: its SVID, its Attestation Result, its Attester, its proof key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cryptography.hazmat.primitives import serialization
+
+from troth.errors import ApiMisuseError
+from troth.evidence.attester import Attester
+from troth.formats.signer import LocalSigner
+from troth.identity.attestation_result import attestation_result
+from troth.identity.trust_bundle import TrustBundleSource
+from troth.identity.x509_svid import X509Svid
+
+__all__ = ["Credentials", "ProofKey", "ProofSigner"]
+
+
+class ProofSigner(Protocol):
+    """Signs with the proof key; may take its time (a TPM, a KMS, an enclave)."""
+
+    @property
+    def algorithm(self) -> str:
+        """JOSE name of the algorithm: ES256, ES384, EdDSA or PS256."""
+        ...
+
+    def __call__(self, data: bytes) -> Awaitable[bytes]:
+        """Return the signature over `data` in JOSE form (r||s for ECDSA)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofKey:
+    """A key that is not the TLS key: held in hardware, certified for the same SPIFFE ID.
+
+    Attributes:
+        svid: its certificate chain; an X.509-SVID with the TLS certificate's SPIFFE ID.
+        sign: its signer.
+    """
+
+    svid: X509Svid
+    sign: ProofSigner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Everything one end needs to be recognised, and to recognise others.
+
+    Attributes:
+        svid: the X.509-SVID for TLS, with its private key.
+        bundles: the authorities of each trust domain that peers may come from.
+        passport: the Attestation Result to show, as text, or a call that gives the newest one;
+            by default the one inside the proof key's certificate.
+        attester: makes fresh Evidence for background checks, or None to decline those.
+        proof_key: a separate key to prove with; by default the TLS key proves.
+
+    Raises:
+        ApiMisuseError: the SVID lacks its private key, or the proof key has another SPIFFE ID.
+    """
+
+    svid: X509Svid
+    bundles: TrustBundleSource
+    passport: str | Callable[[], str] = ""
+    attester: Attester | None = None
+    proof_key: ProofKey | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.svid.private_key is None:
+            raise ApiMisuseError("an SVID without its private key cannot open a connection")
+        if self.proof_key is not None and self.proof_key.svid.spiffe_id != self.svid.spiffe_id:
+            raise ApiMisuseError("the proof key is certified for another SPIFFE ID")
+
+    @property
+    def proving(self) -> X509Svid:
+        """The SVID whose key proves."""
+        return self.proof_key.svid if self.proof_key is not None else self.svid
+
+    @property
+    def proof_chain(self) -> Sequence[bytes]:
+        """The proving certificate chain as DER, leaf first."""
+        return [
+            certificate.public_bytes(serialization.Encoding.DER)
+            for certificate in self.proving.chain
+        ]
+
+    def current_passport(self) -> bytes:
+        """Return the Attestation Result to show, or b"" where there is none."""
+        given = self.passport() if callable(self.passport) else self.passport
+        return given.encode() if given else attestation_result(self.proving) or b""
+
+    async def sign(self, data: bytes) -> tuple[str, bytes]:
+        """Sign with the proof key; return the algorithm and the signature."""
+        if self.proof_key is not None:
+            signer = self.proof_key.sign
+            return signer.algorithm, await signer(data)
+        if self.svid.private_key is None:  # pragma: no cover - refused at construction
+            raise ApiMisuseError("no private key")
+        local = LocalSigner(self.svid.private_key)
+        return local.algorithm, local.sign(data)
