@@ -33,6 +33,7 @@ from math import isfinite
 
 from troth.errors import ApiMisuseError, DecodeError, LimitExceededError, UnsupportedError
 from troth.formats.limits import DEFAULT_LIMITS, HIGHEST_DEPTH, Limits
+from troth.formats.quoting import shown
 
 __all__ = ["Tag", "decode", "decode_deterministic", "encode", "is_deterministic"]
 
@@ -246,7 +247,7 @@ class _Reader:
                 offset=at,
             )
         if key in value:
-            raise self.error(f"the map key {_shown(key)} occurs twice", at)
+            raise self.error(f"the map key {shown(key)} occurs twice", at)
         value[key] = self.item()
 
     def _tag(self, number: int, start: int) -> Tag:
@@ -329,11 +330,6 @@ class _Reader:
 
 _SIMPLE = {20: False, 21: True, 22: None}
 _FLOATS = {2: struct.Struct(">e"), 4: struct.Struct(">f"), 8: struct.Struct(">d")}
-
-
-def _shown(key: object) -> str:
-    text = repr(key)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _encode(value: object, out: list[bytes], depth: int) -> None:

@@ -30,6 +30,7 @@ from troth.formats.base64url import decode_base64url, encode_base64url
 from troth.formats.cose import CONTENT_TYPE, Header, Sign1, sign1
 from troth.formats.limits import DEFAULT_LIMITS, MAX_CMW_DEPTH, Limits
 from troth.formats.media_type import CONTENT_FORMATS, parse_media_type
+from troth.formats.quoting import shown
 from troth.formats.signer import Signer
 from troth.formats.strict_json import decode_json
 from troth.formats.strict_json import encode_json as encode_json_text
@@ -377,10 +378,10 @@ def _collection_defect(entries: Mapping[str | int, object], kind: str) -> str:
     if not entries:
         return "no entry"
     if kind and not (_ABSOLUTE_URI.fullmatch(kind) or _OID.fullmatch(kind)):
-        return f"the type {kind[:80]!r} is neither an absolute URI nor an OID"
+        return f"the type {shown(kind)} is neither an absolute URI nor an OID"
     for label in entries:
         if isinstance(label, bytes | bool) or label == _COLLECTION_TYPE:
-            return f"the label {label!r}"
+            return f"the label {shown(label)}"
     return ""
 
 

@@ -24,6 +24,7 @@ from troth.errors import ApiMisuseError, DecodeError, LimitExceededError, Signat
 from troth.formats import cbor
 from troth.formats.cose_key import ALGORITHM_IDS, ALGORITHM_NAMES, CoseKey
 from troth.formats.limits import DEFAULT_LIMITS, MAX_CERTIFICATES, Limits
+from troth.formats.quoting import shown
 from troth.formats.signatures import (
     MAC_ALGORITHMS,
     SIGNATURE_ALGORITHMS,
@@ -203,7 +204,7 @@ class _Message:
         payload = self.payload if detached_payload is None else detached_payload
         algorithm = self.algorithm
         if algorithm not in self.ALGORITHMS:
-            stated = self.protected.get(ALG, "absent")
+            stated = shown(self.protected[ALG]) if ALG in self.protected else "absent"
             raise SignatureError(
                 f"{self.format}: alg in the protected header is {stated}; "
                 f"a {self.CONTEXT} message needs one of {', '.join(sorted(self.ALGORITHMS))}"
@@ -349,7 +350,7 @@ def _check_headers(
         raise DecodeError("a header label is a byte string", format=format)
     # RFC 9052 section 3: "Labels in each of the maps MUST be unique", across both maps as well.
     if twice := protected.keys() & unprotected.keys():
-        raise DecodeError(f"label {twice.pop()!r} in both headers", format=format)
+        raise DecodeError(f"label {shown(twice.pop())} in both headers", format=format)
     if CRIT in unprotected:
         raise DecodeError("crit in the unprotected header", format=format)
     if CRIT not in protected:
@@ -360,10 +361,12 @@ def _check_headers(
     for label in critical:
         if type(label) not in {int, str} or label not in protected:
             raise DecodeError(
-                f"crit names {label!r}, which is not in the protected header", format=format
+                f"crit names {shown(label)}, which is not in the protected header", format=format
             )
         if label not in _UNDERSTOOD and label not in understood:
-            raise DecodeError(f"crit names {label!r}, which Troth does not know", format=format)
+            raise DecodeError(
+                f"crit names {shown(label)}, which Troth does not know", format=format
+            )
 
 
 def _encoded_headers(algorithm: str, protected: Header, unprotected: Header) -> bytes:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from troth.errors import ApiMisuseError, DecodeError, UnsupportedError
 from troth.formats import cbor
 from troth.formats.limits import DEFAULT_LIMITS, Limits
+from troth.formats.quoting import shown
 from troth.formats.verification_key import CURVES, PublicKey, VerificationKey, supported_public_key
 
 __all__ = ["ALGORITHM_IDS", "ALGORITHM_NAMES", "CoseKey"]
@@ -78,7 +79,7 @@ class CoseKey:
             raise DecodeError("a COSE_Key is a map", format=format)
         kty = value.get(_KTY)
         if type(kty) is not int:  # true equals 1 in Python
-            raise UnsupportedError(f"key type {kty!r}", format=format)
+            raise UnsupportedError(f"key type {shown(kty)}", format=format)
         if kty == _EC2:
             material: PublicKey | bytes = _ec2(value, format)
         elif kty == _OKP:
@@ -138,7 +139,7 @@ def _ec2(value: Mapping[object, object], format: str) -> ec.EllipticCurvePublicK
     crv = value.get(_CRV)
     name = _EC2_CURVES.get(crv) if type(crv) is int else None
     if name is None:
-        raise UnsupportedError(f"EC2 curve {crv!r}", format=format)
+        raise UnsupportedError(f"EC2 curve {shown(crv)}", format=format)
     curve = CURVES[name]
     size = (curve.key_size + 7) // 8
     x, y = _octets(value, _X, "x", format), value.get(_Y)
@@ -160,7 +161,7 @@ def _ec2(value: Mapping[object, object], format: str) -> ec.EllipticCurvePublicK
 def _okp(value: Mapping[object, object], format: str) -> ed25519.Ed25519PublicKey:
     crv = value.get(_CRV)
     if type(crv) is not int or crv != _ED25519:
-        raise UnsupportedError(f"OKP curve {crv!r}", format=format)
+        raise UnsupportedError(f"OKP curve {shown(crv)}", format=format)
     x = _octets(value, _X, "x", format)
     try:
         return ed25519.Ed25519PublicKey.from_public_bytes(x)
@@ -199,7 +200,7 @@ def _algorithm(value: Mapping[object, object], format: str) -> str:
         return ""
     name = ALGORITHM_NAMES.get(alg) if type(alg) is int else None
     if name is None:
-        raise UnsupportedError(f"alg {alg!r}", format=format)
+        raise UnsupportedError(f"alg {shown(alg)}", format=format)
     return name
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from troth.errors import DecodeError, LimitExceededError, UnsupportedError
 from troth.formats.base64url import decode_base64url, encode_base64url
+from troth.formats.quoting import shown
 from troth.formats.verification_key import (
     CURVES,
     PublicKey,
@@ -71,7 +72,7 @@ def decode_jwk(value: object, *, format: str) -> VerificationKey:
         if not material:
             raise DecodeError("an empty symmetric key", format=format)
     else:
-        raise UnsupportedError(f"key type {kty!r}", format=format)
+        raise UnsupportedError(f"key type {shown(kty)}", format=format)
     algorithm = _text(value, "alg", format)
     return VerificationKey(
         material,
@@ -115,7 +116,9 @@ def _ec(value: Mapping[str, object], format: str) -> ec.EllipticCurvePublicKey:
     crv = value.get("crv")
     curve = CURVES.get(crv) if isinstance(crv, str) else None
     if curve is None:
-        raise UnsupportedError(f"curve {crv!r}; accepted are {', '.join(CURVES)}", format=format)
+        raise UnsupportedError(
+            f"curve {shown(crv)}; accepted are {', '.join(CURVES)}", format=format
+        )
     size = (curve.key_size + 7) // 8
     x, y = _octets(value, "x", format), _octets(value, "y", format)
     if len(x) != size or len(y) != size:
@@ -128,7 +131,9 @@ def _ec(value: Mapping[str, object], format: str) -> ec.EllipticCurvePublicKey:
 
 def _okp(value: Mapping[str, object], format: str) -> ed25519.Ed25519PublicKey:
     if value.get("crv") != "Ed25519":
-        raise UnsupportedError(f"curve {value.get('crv')!r}; accepted is Ed25519", format=format)
+        raise UnsupportedError(
+            f"curve {shown(value.get('crv'))}; accepted is Ed25519", format=format
+        )
     try:
         return ed25519.Ed25519PublicKey.from_public_bytes(_octets(value, "x", format))
     except ValueError as exc:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from troth.errors import DecodeError, LimitExceededError
+from troth.formats.quoting import shown
 
 __all__ = [
     "CONTENT_FORMATS",
@@ -72,7 +73,7 @@ def parse_media_type(text: str) -> MediaType:
     full, _, rest = text.strip(" \t").partition(";")
     kind, slash, subtype = full.rstrip(" \t").partition("/")
     if not (slash and _NAME.fullmatch(kind) and _NAME.fullmatch(subtype)):
-        raise DecodeError(f"{_shown(text)} is not of the form type/subtype", format="media type")
+        raise DecodeError(f"{shown(text)} is not of the form type/subtype", format="media type")
     parameters: dict[str, str] = {}
     at = 0
     while at < len(rest):
@@ -87,20 +88,20 @@ def _parameter(rest: str, at: int, parameters: dict[str, str], text: str) -> int
         return at + 1
     name = _TOKEN.match(rest, at)
     if name is None or rest[name.end() : name.end() + 1] != "=":
-        raise DecodeError(f"{_shown(text)} has a malformed parameter", format="media type")
+        raise DecodeError(f"{shown(text)} has a malformed parameter", format="media type")
     at = name.end() + 1
     if quoted := _QUOTED.match(rest, at):
         value, at = re.sub(r"\\(.)", r"\1", quoted[1]), quoted.end()
     elif token := _TOKEN.match(rest, at):
         value, at = token[0], token.end()
     else:
-        raise DecodeError(f"{_shown(text)} has a malformed parameter", format="media type")
+        raise DecodeError(f"{shown(text)} has a malformed parameter", format="media type")
     if name[0].lower() in parameters:
-        raise DecodeError(f"{_shown(text)} has {name[0]} twice", format="media type")
+        raise DecodeError(f"{shown(text)} has {name[0]} twice", format="media type")
     parameters[name[0].lower()] = value
     at = _skip_gap(rest, at)
     if rest[at : at + 1] not in {"", ";"}:
-        raise DecodeError(f"{_shown(text)} has a malformed parameter", format="media type")
+        raise DecodeError(f"{shown(text)} has a malformed parameter", format="media type")
     return at + 1
 
 
@@ -114,10 +115,6 @@ def _spelled(value: str) -> str:
         return value
     escaped = re.sub(r'(["\\])', r"\\\1", value)
     return f'"{escaped}"'
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 100 else text[:97] + "...")
 
 
 CONTENT_FORMATS: Mapping[int, str] = MappingProxyType(
