@@ -161,7 +161,9 @@ class _Reader:
             raise place.error(f"a second CoMID with the tag id {tag.id!r}")
         self._tags.append(identifier)
         self._replaces.extend(
-            tag_id_text(linked.tag_id) for linked in tag.linked_tags if linked.relation == REPLACES
+            corim_identifier(tag_id_text(linked.tag_id), place.child("linked-tags", None))
+            for linked in tag.linked_tags
+            if linked.relation == REPLACES
         )
         drafts = self._drafts(tag.triples, place.child("triples", None))
         self._finish(identifier, drafts)
