@@ -127,6 +127,21 @@ async def test_a_grpc_stream_crosses_both_proxies(mesh: Mesh) -> None:
         assert await _echo_rpc(stream, "two") == "two"
 
 
+async def test_grpc_reaches_an_application_that_is_declared_as_http(mesh: Mesh) -> None:
+    services = mesh.edge.inbound
+    try:
+        mesh.edge.inbound = tuple(
+            replace(service, protocol=Protocol.HTTP) if service.name == "rpc" else service
+            for service in services
+        )
+        await mesh.edge.apply()
+        async with _rpc(mesh, "fog") as stream:
+            assert await _echo_rpc(stream, "one") == "one"
+    finally:
+        mesh.edge.inbound = services
+        await mesh.edge.apply()
+
+
 async def test_raw_tcp_crosses_both_proxies(mesh: Mesh) -> None:
     async with _wire(mesh, "fog") as (reader, writer):
         data = bytes(range(256)) * 1024

@@ -43,9 +43,9 @@ class Protocol(Enum):
     """What the application speaks."""
 
     HTTP = "http"
-    """HTTP/1.1, WebSocket included."""
+    """HTTP/1.1 and WebSocket, and gRPC over clear-text HTTP/2. Clients may use either version."""
     HTTP2 = "http2"
-    """HTTP/2 in clear text with prior knowledge, gRPC included."""
+    """Clear-text HTTP/2 with prior knowledge for everything, gRPC or not."""
     TCP = "tcp"
     """Any byte stream."""
 

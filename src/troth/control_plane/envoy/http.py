@@ -28,13 +28,23 @@ def http_connection_manager(
     forward_certificate: bool,
     request_timeout_seconds: float,
     log: list[dict[str, object]],
+    grpc_cluster: str = "",
 ) -> dict[str, object]:
     """Return the network filter that serves HTTP/1.1, HTTP/2 and WebSocket to `cluster`.
+
+    gRPC goes to `grpc_cluster` where there is one.
 
     Nothing is retried, and no timeout ends a stream that is in progress unless
     `request_timeout_seconds` asks for one. `x-forwarded-client-cert` from outside is dropped; an
     inbound application gets Envoy's own (hash, subject and URI of the peer's certificate).
     """
+    timeout = f"{request_timeout_seconds:.9f}s"
+    routes: list[dict[str, object]] = [
+        {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": timeout}}
+    ]
+    if grpc_cluster:
+        to_grpc = {"cluster": grpc_cluster, "timeout": timeout}
+        routes.insert(0, {"match": {"prefix": "/", "grpc": {}}, "route": to_grpc})
     config: dict[str, object] = {
         "@type": f"{_FILTERS}network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": cluster,
@@ -47,21 +57,7 @@ def http_connection_manager(
         "http2_protocol_options": _http2(remote=direction is Direction.INBOUND),
         "route_config": {
             "name": cluster,
-            "virtual_hosts": [
-                {
-                    "name": cluster,
-                    "domains": ["*"],
-                    "routes": [
-                        {
-                            "match": {"prefix": "/"},
-                            "route": {
-                                "cluster": cluster,
-                                "timeout": f"{request_timeout_seconds:.9f}s",
-                            },
-                        }
-                    ],
-                }
-            ],
+            "virtual_hosts": [{"name": cluster, "domains": ["*"], "routes": routes}],
         },
         "http_filters": [
             {

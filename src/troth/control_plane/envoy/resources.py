@@ -86,7 +86,7 @@ class MeshResources:
         return cls(
             secrets=secrets(mesh.identity, mesh.trust_bundles),
             clusters=(
-                *(_local_cluster(service) for service in inbound),
+                *(cluster for service in inbound for cluster in _local_clusters(service)),
                 *(_peer_cluster(mesh, service, peer) for service, peer in outbound),
             ),
             listeners=(
@@ -152,6 +152,7 @@ def _inbound_chain(
             forward_certificate=service.forward_certificate,
             request_timeout_seconds=service.request_timeout_seconds,
             log=_log(mesh, service, Direction.INBOUND, RecordKind.REQUEST),
+            grpc_cluster=_grpc_name(service),
         )
     return {
         "name": peer.node_id,
@@ -190,14 +191,22 @@ def _outbound_listener(
     }
 
 
-def _local_cluster(service: InboundService) -> dict[str, object]:
+def _local_clusters(service: InboundService) -> list[dict[str, object]]:
     name = inbound_name(service.name)
     cluster = _cluster(name, service.upstream, _LOCAL_CONNECT_TIMEOUT)
-    if service.protocol is not Protocol.TCP:
-        cluster["typed_extension_protocol_options"] = http_options(
-            http2=service.protocol is Protocol.HTTP2, remote=False
-        )
-    return cluster
+    if service.protocol is Protocol.TCP:
+        return [cluster]
+    key = "typed_extension_protocol_options"
+    http2 = http_options(http2=True, remote=False)
+    if service.protocol is Protocol.HTTP2:
+        return [cluster | {key: http2}]
+    grpc = _cluster(_grpc_name(service), service.upstream, _LOCAL_CONNECT_TIMEOUT)
+    return [cluster | {key: http_options(http2=False, remote=False)}, grpc | {key: http2}]
+
+
+def _grpc_name(service: InboundService) -> str:
+    """Return the cluster for gRPC to an application that speaks HTTP/1.1 for the rest."""
+    return f"{inbound_name(service.name)}/grpc" if service.protocol is Protocol.HTTP else ""
 
 
 def _peer_cluster(

@@ -218,9 +218,9 @@ def test_applications_get_the_certificate_only_where_asked_for() -> None:
 def test_a_request_timeout_is_off_unless_asked_for(seconds: float, text: str) -> None:
     service = replace(_mesh().inbound[0], request_timeout_seconds=seconds)
     chains = _chains(MeshResources.build(_mesh(inbound=(service,))), "inbound/web")
-    (route,) = _everywhere(chains["cloud"], "route")
-    assert route["timeout"] == text
-    assert "retry_policy" not in route
+    grpc, rest = _everywhere(chains["cloud"], "route")
+    assert (grpc["timeout"], rest["timeout"]) == (text, text)
+    assert "retry_policy" not in grpc | rest
 
 
 def test_without_a_log_file_nothing_is_logged_and_certificates_can_be_left_out() -> None:
