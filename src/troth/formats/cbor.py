@@ -19,7 +19,7 @@ section 5.1.1 wants decoders to tolerate them; `decode_deterministic` refuses th
 
 The decoder is our own. The C and Rust codecs interpret tags, skip trailing bytes and give no
 offsets, so a scan of our own would have to come before them, and scanning costs what decoding
-costs. They are the oracle of our tests instead.
+costs. cbor2 is the oracle of our tests instead (docs/adr/0008-own-cbor-codec.md).
 
 Source: RFC 8949 sections 3, 4.2.1 and 5.
 """
