@@ -105,6 +105,7 @@ def test_the_media_type_of_a_profile_is_in_the_one_spelling() -> None:
         (" A/B ", "a/b"),
         ("text/plain;charset=utf-8", "text/plain; charset=utf-8"),
         ("text/plain ; charset=UTF-8 ;", "text/plain; charset=UTF-8"),
+        ("a/b;; ;c=d", "a/b; c=d"),
         ('a/b; c="d e"', 'a/b; c="d e"'),
         (r'a/b; c="\"\\"', r'a/b; c="\"\\"'),
         (r'a/b; c="\d"', "a/b; c=d"),

@@ -23,9 +23,9 @@ from troth.errors import ApiMisuseError, DecodeError, LimitExceededError, Unsupp
 from troth.formats import cbor
 from troth.formats.base64url import decode_base64url, encode_base64url
 from troth.formats.cose_key import CoseKey
-from troth.formats.jwk import required_members
+from troth.formats.jwk import decode_jwk, required_members
 from troth.formats.keys import VerificationKey, load_keys, spki, thumbprint
-from troth.formats.signatures import verify_signature
+from troth.formats.signatures import compute_mac, verify_mac, verify_signature
 from troth.formats.signer import LocalSigner, PrivateKey, load_private_key
 
 PRIVATE: dict[str, PrivateKey] = {
@@ -266,6 +266,68 @@ def altered(**changes: object) -> dict[int, object]:
 def test_a_malformed_cose_key_is_refused(value: object) -> None:
     with pytest.raises(DecodeError):
         CoseKey.from_value(value)
+
+
+POINT = required_members(PRIVATE["P-256"].public_key())
+OTHER = required_members(PRIVATE["P-384"].public_key())
+EDWARDS = required_members(PRIVATE["Ed25519"].public_key())
+MODULUS = required_members(PRIVATE["RSA"].public_key())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {**POINT, "kty": "ec"},
+        {**POINT, "kty": None},
+        {**POINT, "crv": "P-384"},
+        {**POINT, "crv": "secp256k1"},
+        {**POINT, "crv": ["P-256"]},
+        {**POINT, "x": OTHER["x"]},
+        {**POINT, "x": POINT["y"]},
+        {**POINT, "y": ""},
+        {**POINT, "y": None},
+        {**POINT, "x": encode_base64url(bytes(32)), "y": encode_base64url(bytes(32))},
+        {**POINT, "x": POINT["x"] + "="},
+        {**POINT, "alg": 7},
+        {**EDWARDS, "crv": "Ed448"},
+        {**EDWARDS, "crv": "X25519"},
+        {**EDWARDS, "x": EDWARDS["x"][:-2]},
+        {**MODULUS, "e": "AA"},
+        {**MODULUS, "e": "AQ"},
+        {**MODULUS, "e": "Ag"},
+        {**MODULUS, "n": "AQ"},
+        {**MODULUS, "n": encode_base64url(b"\xff" * 1025)},
+        {**MODULUS, "n": None},
+        {**MODULUS, "kty": "EC"},
+        [POINT],
+        "text",
+    ],
+)
+def test_a_malformed_jwk_is_refused(value: object) -> None:
+    decode_jwk(POINT, format="JWK")
+    with pytest.raises(DecodeError, match="JWK"):
+        decode_jwk(value, format="JWK")
+
+
+def test_only_known_algorithms_can_be_asked_for() -> None:
+    key = VerificationKey(PRIVATE["P-256"].public_key())
+    for algorithm in ("none", "", "HS256", "ES257"):
+        with pytest.raises(ApiMisuseError, match="unknown"):
+            verify_signature(key, algorithm, bytes(64), b"", format="x")
+        with pytest.raises(ApiMisuseError, match="unknown"):
+            verify_mac(VerificationKey(SECRET), algorithm, bytes(32), b"", format="x")
+        with pytest.raises(ApiMisuseError, match="unknown"):
+            compute_mac(SECRET, algorithm, b"")
+
+
+def test_a_key_for_an_algorithm_without_a_cose_number_cannot_be_written() -> None:
+    with pytest.raises(ApiMisuseError, match="RS256"):
+        CoseKey.encode(VerificationKey(PRIVATE["RSA"].public_key(), algorithm="RS256"))
+
+
+def test_a_symmetric_cose_key_is_written_back() -> None:
+    key = VerificationKey(SECRET, key_id="k", algorithm="HMAC 256/256")
+    assert CoseKey.decode(CoseKey.encode(key)) == key
 
 
 def test_key_ops_that_allow_verifying_are_fine() -> None:
