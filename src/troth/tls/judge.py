@@ -258,7 +258,7 @@ class Judge:
 
 def _is_result(record: cmw.CmwRecord) -> bool:
     kind = record.media_type.partition(";")[0].strip().lower()
-    marked = record.indicator is not None and cmw.Indicator.ATTESTATION_RESULTS in record.indicator
+    marked = cmw.Indicator.ATTESTATION_RESULTS in record.indicator
     return kind == EAR_JWT or (kind == EAR_CWT and marked)
 
 
