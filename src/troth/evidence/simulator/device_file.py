@@ -117,7 +117,7 @@ def from_json(text: str | bytes, *, source: str) -> SimulatedPlatform:
         return SimulatedPlatform(
             options=options, keys=keys, boot_session=file.octets("boot-session"), source=source
         )
-    except ApiMisuseError as exc:
+    except (ApiMisuseError, DecodeError) as exc:
         raise DecodeError(str(exc), format=source) from exc
 
 

@@ -8,17 +8,18 @@ TROTH-INSECURE-SIMULATOR and every Verifier of ours refuses them unless told oth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from troth.errors import ApiMisuseError
-from troth.evidence.anchor import HMAC
+from troth.evidence.anchor import ECDSA, HMAC
 from troth.evidence.attester import AttesterDescription
+from troth.evidence.cca.evidence import COLLECTION_TAG, RECORDS_TAG
 from troth.evidence.cca.platform_claims import decode_platform_claims
-from troth.evidence.cca.realm_claims import decode_realm_claims
+from troth.evidence.cca.realm_claims import REALM_HASHES, decode_realm_claims
 from troth.evidence.claim_reader import DIGEST_SIZES
 from troth.evidence.insecure import SIMULATOR_MARK
 from troth.evidence.psa.claims import PROFILES, decode_claims
@@ -30,6 +31,7 @@ from troth.evidence.simulator.keys import (
 )
 from troth.evidence.simulator.options import CcaOptions, PsaOptions, SimulatedComponent
 from troth.formats.eat import eat_media_type
+from troth.formats.signer import LocalSigner
 
 __all__ = ["BOOT_SESSION_SIZE", "SimulatedPlatform", "SimulatedReference"]
 
@@ -95,9 +97,8 @@ class SimulatedPlatform:
     def __post_init__(self) -> None:
         if len(self.boot_session) != BOOT_SESSION_SIZE:
             raise ApiMisuseError(f"a boot session has {BOOT_SESSION_SIZE} octets")
-        model = self.options.model
-        if not model.isascii() or not model.isprintable() or not 1 <= len(model) <= _MODEL_SIZE:
-            raise ApiMisuseError(f"model {model!r}: expected 1 to {_MODEL_SIZE} ASCII characters")
+        _check_options(self.options)
+        _check_keys(self.options, self.keys)
         # What we issue is validated by our own validator first.
         challenge = bytes(_CHALLENGE_SIZE)
         if isinstance(self.options, PsaOptions):
@@ -284,6 +285,41 @@ class SimulatedPlatform:
         if isinstance(cpak, bytes) or rak is None:
             raise ApiMisuseError("a CCA platform needs two elliptic-curve keys: CPAK and RAK")
         return cpak, rak
+
+
+def _check_options(options: PsaOptions | CcaOptions) -> None:
+    model = options.model
+    if not model.isascii() or not model.isprintable() or not 1 <= len(model) <= _MODEL_SIZE:
+        raise ApiMisuseError(f"model {model!r}: expected 1 to {_MODEL_SIZE} ASCII characters")
+    choices: list[tuple[str, object, Collection[object]]]
+    if isinstance(options, PsaOptions):
+        choices = [
+            ("profile", options.profile, PROFILES),
+            ("algorithm", options.algorithm, ECDSA | HMAC),
+        ]
+    else:
+        choices = [
+            ("wrapper_tag", options.wrapper_tag, (RECORDS_TAG, COLLECTION_TAG)),
+            ("rak_hash", options.rak_hash, REALM_HASHES),
+        ]
+    for name, value, accepted in choices:
+        if value not in accepted:
+            raise ApiMisuseError(
+                f"{name} {value!r}: expected one of {', '.join(map(str, accepted))}"
+            )
+
+
+def _check_keys(options: PsaOptions | CcaOptions, keys: SimulatedKeys) -> None:
+    if isinstance(options, CcaOptions):
+        if isinstance(keys.attestation, bytes) or keys.realm is None:
+            raise ApiMisuseError("a CCA platform needs two elliptic-curve keys: CPAK and RAK")
+        return
+    if isinstance(keys.attestation, bytes):
+        fits = options.algorithm in HMAC
+    else:
+        fits = LocalSigner(keys.attestation).algorithm == options.algorithm
+    if not fits:
+        raise ApiMisuseError(f"the attestation key is not one for {options.algorithm}")
 
 
 def _draw_keys(options: PsaOptions | CcaOptions, random: Callable[[int], bytes]) -> SimulatedKeys:

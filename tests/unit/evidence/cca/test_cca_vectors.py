@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,30 @@ from troth.formats.keys import load_keys
 from troth.formats.signer import LocalSigner, load_private_key
 
 _CPAK = "iat-verifier/cca_platform.pem"
+_VERAISON_KEY = "veraison-services/ec.p256.jwk"
 _LEGACY, _CURRENT = "http://arm.com/CCA-SSD/1.0.0", "tag:arm.com,2023:cca_platform#1.0.0"
 _REALM_1, _REALM_2 = "tag:arm.com,2023:realm#1.0.0", "tag:arm.com,2024:realm#2.0.0"
 
-# token, key, wrapper, platform profile, realm profile, components
+
+@dataclass(frozen=True)
+class Vector:
+    token: str
+    key: str
+    wrapper: int
+    platform: str
+    realm: str
+    components: int
+
+
 _TOKENS = [
-    ("iat-verifier/cca_example_token.cbor", _CPAK, 907, _CURRENT, _REALM_2, 13),
-    ("iat-verifier/cca_example_token_legacy.cbor", _CPAK, 907, _LEGACY, "", 13),
-    ("iat-verifier/cca_token.cbor", _CPAK, 907, _LEGACY, "", 4),
-    ("ccatoken/cca_token.cbor", "ccatoken/cca_platform.pub", 399, _LEGACY, "", 4),
-    ("veraison-services/cca-good.cbor", "veraison-services/ec.p256.jwk", 399, _LEGACY, _REALM_1, 4),
+    Vector("iat-verifier/cca_example_token.cbor", _CPAK, 907, _CURRENT, _REALM_2, 13),
+    Vector("iat-verifier/cca_example_token_legacy.cbor", _CPAK, 907, _LEGACY, "", 13),
+    Vector("iat-verifier/cca_token.cbor", _CPAK, 907, _LEGACY, "", 4),
+    Vector("ccatoken/cca_token.cbor", "ccatoken/cca_platform.pub", 399, _LEGACY, "", 4),
+    Vector("veraison-services/cca-good.cbor", _VERAISON_KEY, 399, _LEGACY, _REALM_1, 4),
 ]
+each_token = pytest.mark.parametrize("vector", _TOKENS, ids=lambda vector: str(vector.token))
+
 _PLATFORM_TOKENS = [
     ("iat-verifier/cca_example_platform_token.cbor", _CURRENT, 13),
     ("iat-verifier/cca_example_platform_token_legacy.cbor", _LEGACY, 13),
@@ -59,45 +73,57 @@ def decoded(name: str) -> CcaEvidence:
     return SCHEME.decode(read(name))
 
 
-@pytest.mark.parametrize(("token", "key", "wrapper", "platform", "realm", "components"), _TOKENS)
-def test_each_token_verifies_in_its_form(
-    token: str, key: str, wrapper: int, platform: str, realm: str, components: int
-) -> None:
-    challenge = decoded(token).realm.claims.challenge
+@each_token
+def test_each_token_verifies_in_its_form(vector: Vector) -> None:
+    challenge = decoded(vector.token).realm.claims.challenge
     verified = verify(
-        read(token), "cca", anchors=anchors(key), challenge=challenge, allow_test_keys=True
+        read(vector.token),
+        "cca",
+        anchors=anchors(vector.key),
+        challenge=challenge,
+        allow_test_keys=True,
     )
     evidence = verified.evidence
-    assert evidence.wrapper_tag == wrapper
-    assert evidence.platform.claims.profile == platform
-    assert evidence.realm.claims.profile == realm
-    assert len(evidence.platform.claims.software_components) == components
+    assert evidence.wrapper_tag == vector.wrapper
+    assert evidence.platform.claims.profile == vector.platform
+    assert evidence.realm.claims.profile == vector.realm
+    assert len(evidence.platform.claims.software_components) == vector.components
     assert len(verified.insecure) == 2
+    # The current profile alone gives a boot session.
+    assert bool(verified.boot_session) == (vector.realm == _REALM_2)
 
 
-@pytest.mark.parametrize("token", [row[0] for row in _TOKENS])
-def test_their_keys_are_public_and_refused_by_default(token: str) -> None:
-    key = dict((row[0], row[1]) for row in _TOKENS)[token]
-    challenge = decoded(token).realm.claims.challenge
+@each_token
+def test_their_keys_are_public_and_refused_by_default(vector: Vector) -> None:
+    challenge = decoded(vector.token).realm.claims.challenge
     with pytest.raises(SignatureError, match="CPAK is a published test key"):
-        verify(read(token), "cca", anchors=anchors(key), challenge=challenge)
+        verify(read(vector.token), "cca", anchors=anchors(vector.key), challenge=challenge)
 
 
-@pytest.mark.parametrize("token", [row[0] for row in _TOKENS])
-def test_another_challenge_is_refused(token: str) -> None:
-    key = dict((row[0], row[1]) for row in _TOKENS)[token]
+@each_token
+def test_another_challenge_is_refused(vector: Vector) -> None:
     with pytest.raises(FreshnessError):
         verify(
-            read(token), "cca", anchors=anchors(key), challenge=b"\x5a" * 64, allow_test_keys=True
+            read(vector.token),
+            "cca",
+            anchors=anchors(vector.key),
+            challenge=b"\x5a" * 64,
+            allow_test_keys=True,
         )
 
 
-@pytest.mark.parametrize("token", [row[0] for row in _TOKENS])
-def test_the_realms_key_is_no_anchor(token: str) -> None:
+@each_token
+def test_the_realms_key_is_no_anchor(vector: Vector) -> None:
     rak = anchors("iat-verifier/cca_realm.pem")
-    challenge = decoded(token).realm.claims.challenge
+    challenge = decoded(vector.token).realm.claims.challenge
     with pytest.raises(SignatureError):
-        verify(read(token), "cca", anchors=rak, challenge=challenge, allow_test_keys=True)
+        verify(read(vector.token), "cca", anchors=rak, challenge=challenge, allow_test_keys=True)
+
+
+@each_token
+def test_one_octet_less_is_refused(vector: Vector) -> None:
+    with pytest.raises(DecodeError):
+        SCHEME.decode(read(vector.token)[:-1])
 
 
 @pytest.mark.parametrize(("token", "profile", "components"), _PLATFORM_TOKENS)
@@ -122,15 +148,6 @@ def test_trusted_firmwares_platform_token_is_the_one_in_the_current_example() ->
     example = decoded("iat-verifier/cca_example_token.cbor").platform
     firmware = decode_platform_token(read("tf-a/fvp_sample_platform_token.cbor"))
     assert example.claims == firmware.claims
-
-
-def test_only_the_current_profile_gives_a_boot_session() -> None:
-    for token, key, _, _, realm, _ in _TOKENS:
-        challenge = decoded(token).realm.claims.challenge
-        verified = verify(
-            read(token), "cca", anchors=anchors(key), challenge=challenge, allow_test_keys=True
-        )
-        assert bool(verified.boot_session) == (realm == _REALM_2), token
 
 
 def test_the_challenge_of_the_good_token_is_the_one_that_veraison_prints() -> None:
@@ -236,10 +253,3 @@ def test_the_source_with_the_wrong_platform_challenge_fails_at_the_binding() -> 
     challenge = SCHEME.decode(token).realm.claims.challenge
     with pytest.raises(BindingError, match="not of this platform"):
         verify(token, "cca", anchors=anchors(_CPAK), challenge=challenge, allow_test_keys=True)
-
-
-@pytest.mark.parametrize("token", [row[0] for row in _TOKENS])
-def test_any_one_octet_less_is_refused(token: str) -> None:
-    data = read(token)
-    with pytest.raises(DecodeError):
-        SCHEME.decode(data[:-1])
