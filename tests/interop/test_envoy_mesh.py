@@ -191,6 +191,7 @@ async def test_both_logs_show_the_certificate_that_the_peer_presented(
             peer.credential.certificate
         )
         assert record.tls_version == "TLSv1.3"
+        assert record.peer_is_proven
         assert record.response_flags == ""
         assert record.bytes_sent > 5
     assert outbound.upstream_host == f"127.0.0.1:{mesh.inbound[service]}"
@@ -263,6 +264,7 @@ async def test_a_server_with_another_nodes_certificate_gets_no_request(mesh: Mes
     record = await _record(mesh.cloud, lambda record: record.path == path)
     assert "UF" in record.response_flags
     assert "CERTIFICATE_VERIFY_FAILED" in record.transport_failure
+    assert not record.peer_is_proven
 
 
 async def test_a_key_pin_tells_two_certificates_of_one_name_apart(mesh: Mesh) -> None:
@@ -535,6 +537,8 @@ async def _refused(
     record = await _record(mesh.edge, lambda record: record.peer_address == client)
     assert record.kind is RecordKind.REFUSED
     assert record.service == "wire"
+    assert not record.peer_is_proven
+    assert record.peer_certificate == b""
     assert reason in record.transport_failure
 
 

@@ -101,6 +101,18 @@ class AccessLogRecord:
     bytes_sent: int
     upstream_host: str
 
+    @property
+    def peer_is_proven(self) -> bool:
+        """Whether Envoy finished the TLS handshake, and so vouches for the peer's certificate.
+
+        Where it did not, `peer_spiffe_id` and `peer_certificate` are what somebody claimed.
+        """
+        return (
+            self.kind is not RecordKind.REFUSED
+            and bool(self.tls_version and self.peer_spiffe_id)
+            and not self.transport_failure
+        )
+
 
 def access_log(
     path: str,
@@ -140,13 +152,14 @@ def access_log(
         "bytes_sent": "%BYTES_SENT%",
         "upstream_host": "%UPSTREAM_HOST%",
     }
-    if certificates:
+    # A stranger's certificate may be 100 KB long and proves nothing: refusals do without.
+    if certificates and kind is not RecordKind.REFUSED:
         columns["peer_certificate"] = f"%{side}_PEER_CERT%"
     if kind is RecordKind.REQUEST:
         columns |= {
             "protocol": "%PROTOCOL%",
-            "method": "%REQ(:METHOD)%",
-            "path": "%PATH(NQ:PATH)%",
+            "method": "%REQ(:METHOD):32%",
+            "path": "%PATH(NQ:PATH):512%",
             "response_code": "%RESPONSE_CODE%",
             "response_details": "%RESPONSE_CODE_DETAILS%",
         }

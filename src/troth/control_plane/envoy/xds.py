@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_LEASE", "ProxyEvent", "ProxyEventKind", "ProxyStatus", "XdsServer"]
 
+_LOG = logging.getLogger(__name__)
 DEFAULT_LEASE = timedelta(seconds=30)
 MAX_STREAMS = 64
 _REQUEST = "envoy.service.discovery.v3.DiscoveryRequest"
@@ -379,8 +381,12 @@ class XdsServer:
         self._changed = asyncio.Event()
 
     def _tell(self, event: ProxyEvent) -> None:
-        if self._on_event is not None:
+        if self._on_event is None:
+            return
+        try:
             self._on_event(event)
+        except Exception:  # noqa: BLE001 - an onlooker's fault must not stop enforcement
+            _LOG.exception("the callback for proxy events failed")
 
 
 _RESOURCE_NAME = _RESOURCE.rpartition("/")[2]

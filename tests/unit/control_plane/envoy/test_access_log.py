@@ -59,6 +59,20 @@ def test_a_whole_line_is_read() -> None:
     assert record.transport_failure == ""
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "refused"},
+        {"tls_version": None},
+        {"peer_spiffe_id": None},
+        {"transport_failure": "TLS_error"},
+    ],
+)
+def test_a_peer_is_proven_only_by_a_finished_handshake(change: dict[str, object]) -> None:
+    assert decode_access_log_line(_line()).peer_is_proven
+    assert not decode_access_log_line(_line(**change)).peer_is_proven
+
+
 def test_columns_that_envoy_left_out_are_empty() -> None:
     absent = dict.fromkeys(LINE.keys() - {"kind", "direction", "service", "started_at"})
     record = decode_access_log_line(_line(**absent))
