@@ -110,7 +110,8 @@ class CcaScheme:
         realm.envelope.verify(rak, algorithms=ECDSA)  # (4)
         _check_binding(identity, realm.claims)  # (5)
         signer = anchor_thumbprint(cpak)
-        insecure += refuse_published_key(signer, role="CPAK", allowed=allow_test_keys)  # (6)
+        published = refuse_published_key(signer, role="CPAK", allowed=allow_test_keys)  # (6)
+        insecure += published
         insecure += refuse_published_key(thumbprint(rak), role="RAK", allowed=allow_test_keys)
         matched = check_freshness(  # (7)
             realm.claims.challenge,
@@ -125,7 +126,7 @@ class CcaScheme:
             implementation_id=identity.implementation_id,
             instance_id=identity.instance_id,
             signer=signer,
-            signer_is_device=True,
+            signer_is_device=not published,  # everybody has a published one
             boot_session=_boot_session(realm.claims),
             insecure=insecure,
         )

@@ -78,5 +78,6 @@ class ExampleScheme:
             freshness=matched,
             instance_id=instance_id,
             signer=signer,
+            signer_is_device=not insecure,
             insecure=insecure,
         )

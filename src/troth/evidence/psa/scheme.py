@@ -94,7 +94,7 @@ class PsaScheme:
             algorithms=ECDSA if isinstance(envelope, Sign1) else HMAC,
         )
         signer = anchor_thumbprint(key)
-        insecure += refuse_published_key(signer, role="IAK", allowed=allow_test_keys)  # (4)
+        published = refuse_published_key(signer, role="IAK", allowed=allow_test_keys)  # (4)
         matched = check_freshness(claims.nonce, freshness, claim="nonce")  # (5)
         return VerifiedEvidence(
             evidence=evidence,
@@ -105,7 +105,7 @@ class PsaScheme:
             implementation_id=claims.implementation_id,
             instance_id=claims.instance_id,
             signer=signer,
-            signer_is_device=True,
+            signer_is_device=not published,  # everybody has a published one
             boot_session=claims.boot_seed,
-            insecure=insecure,
+            insecure=insecure + published,
         )

@@ -130,6 +130,7 @@ def test_the_signer_is_the_platforms_key_not_the_realms() -> None:
     cpak = _A.keys.attestation
     assert not isinstance(cpak, bytes)
     assert verified.signer == thumbprint(cpak.public_key())
+    assert verified.signer_is_device
 
 
 @pytest.mark.parametrize("algorithm", ["sha-256", "sha-384", "sha-512"])
@@ -334,6 +335,7 @@ def test_a_published_key_in_either_role_is_refused_unless_allowed(
         "platform simulator",
         f"published test key as {role}: a list for this test",
     )
+    assert verified.signer_is_device == (role == "RAK")
 
 
 def test_a_platform_token_alone_is_no_evidence_and_the_reason_is_given() -> None:

@@ -82,6 +82,7 @@ def test_the_signer_is_the_thumbprint_of_the_registered_key() -> None:
     key = _DEVICE.keys.attestation
     assert not isinstance(key, bytes)
     assert verified.signer == thumbprint(key.public_key())
+    assert verified.signer_is_device
 
 
 @pytest.mark.parametrize("size", [32, 48])
@@ -215,6 +216,7 @@ def test_a_published_key_is_refused_unless_allowed_and_then_labelled() -> None:
     with pytest.raises(SignatureError, match=r"IAK is a published test key \(IAK of RFC 9783"):
         verify(token, "psa", anchors=anchors, challenge=_CHALLENGE)
     verified = verify(token, "psa", anchors=anchors, challenge=_CHALLENGE, allow_test_keys=True)
+    assert not verified.signer_is_device
     assert [reason[:27] for reason in verified.insecure] == ["published test key as IAK: "]
 
 
