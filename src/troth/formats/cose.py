@@ -241,7 +241,7 @@ class _Message:
             raise DecodeError("x5chain holds something else than byte strings", format=self.format)
         try:
             return x509.load_der_x509_certificate(member)
-        except ValueError as exc:
+        except (ValueError, x509.InvalidVersion) as exc:
             raise DecodeError(f"x5chain: {exc}", format=self.format) from exc
 
 

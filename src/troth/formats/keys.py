@@ -148,7 +148,7 @@ def _der(data: bytes, source: str) -> VerificationKey:
     for reader in readers:
         try:
             key = reader(data)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
             continue
         return VerificationKey(supported_public_key(key, format=source))
     raise _unrecognised(source, "DER, but neither a public key, a certificate nor a private key")
@@ -179,7 +179,7 @@ def _parsed(reader: Callable[[bytes], T], data: bytes, source: str) -> T:
         ) from exc
     except UnsupportedAlgorithm as exc:
         raise DecodeError(f"unsupported key: {exc}", format=source, remedy=_REMEDY) from exc
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise DecodeError(f"damaged: {exc}", format=source, remedy=_REMEDY) from exc
 
 

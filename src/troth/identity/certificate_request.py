@@ -88,7 +88,7 @@ def decode_csr(data: bytes) -> CertificateRequest:
     pem = data.lstrip().startswith(b"-----BEGIN ")
     try:
         request = x509.load_pem_x509_csr(data) if pem else x509.load_der_x509_csr(data)
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise DecodeError("is not PKCS#10, PEM or DER", format=_FORMAT) from exc
     key = check_svid_key(key_of(request, format=_FORMAT))
     try:

@@ -56,7 +56,7 @@ def decode_chain(data: bytes) -> tuple[x509.Certificate, ...]:
     load = x509.load_pem_x509_certificate if pem else x509.load_der_x509_certificate
     try:
         return tuple(map(load, parts))
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise DecodeError("a certificate cannot be read", format=FORMAT) from exc
 
 

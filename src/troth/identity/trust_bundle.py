@@ -10,7 +10,6 @@ Source: SPIFFE Trust Domain and Bundle sections 4 and 5; X509-SVID section 6; JW
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -211,7 +210,7 @@ def _certificate(element: Mapping[str, object], where: str) -> Sequence[x509.Cer
     try:
         der = base64.b64decode(chain[0], validate=True)
         certificate = x509.load_der_x509_certificate(der)
-    except (binascii.Error, ValueError) as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise DecodeError("x5c does not begin with a certificate", format=where) from exc
     stated = decode_jwk(element, format=where).material
     # RFC 7517 section 4.7: the key in the first certificate MUST match the one in the JWK.

@@ -77,7 +77,7 @@ _MAX_DNS_NAMES: Final = 16
 # X.520 bounds an organizational unit to 64 characters.
 _NODE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,58}")
 _DNS_NAME: Final = re.compile(
-    r"(?=.{1,253})[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+    r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
 )
 _ORGANIZATION: Final = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "SPIFFE")
 
@@ -140,9 +140,12 @@ class X509Authority:
             now: timezone-aware.
             lifetime: of the certificate.
             random: 16 octets or more from the operating system.
+
+        Raises:
+            UnsupportedError: a key that some TLS stack of the mesh refuses.
         """
         serial = _serial(random)
-        key = private_key.public_key()
+        key = check_svid_key(private_key.public_key(), format="authority key")
         # Each certificate has a name of its own, so that no stack mistakes the next key's for it.
         name = x509.Name(
             [_ORGANIZATION, x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:032x}")]

@@ -278,5 +278,5 @@ def _inflate(data: bytes) -> bytes:
 def _certificate(der: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise DecodeError("not an X.509 certificate", format="proof") from exc

@@ -66,7 +66,7 @@ def certificate_of(tag: Tag, place: Node) -> x509.Certificate:
         raise place.error(f"tag {tag.number} ({name}) where a certificate is expected")
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise place.error(f"not a certificate: {exc}") from exc
 
 
