@@ -5,8 +5,16 @@ from __future__ import annotations
 
 from fuzz.harness import Target, files
 from support.diag import encode_diag
+from support.evidence import anchors_of, simulate, verify
+from troth.endorsement.endorsements import endorsements_of
+from troth.errors import DecodeError, VerificationError
+from troth.evidence import cca, psa
+from troth.evidence.registry import detect
+from troth.evidence.simulator import CcaOptions, PsaOptions, from_json, to_json
 from troth.formats import cbor, cmw
+from troth.formats.corim import Comid, Corim, SignedCorim, decode_any
 from troth.formats.cose import CoseKey, Mac0, Sign1
+from troth.formats.coserv import Coserv
 from troth.formats.eat import normalise_media_type
 from troth.formats.keys import load_keys
 from troth.formats.limits import RIM_LIMITS
@@ -28,6 +36,30 @@ _CMW = [
 _KEYS = [*files("*/**/*.jwk"), *files("*/**/*.pem")[:12], *files("tpm/**/*.crt")[:2], *_KEY]
 _JSON = [b'{"a": [1, -2.5e3, "\\u00e9", null, true, {}]}', *files("ear/**/*.json")]
 _MEDIA_TYPES = [b'application/eat-cwt; profile="a:b"; c=d', b"text/plain;charset=utf-8"]
+_CORIM = [*files("*/**/*corim*.cbor"), *files("corim/*.cbor")]
+_SIGNED_CORIM = files("corim/signed-*.cbor")
+_COMID = files("corim/comid/*.cbor")
+
+
+def _endorse(data: bytes) -> object:
+    """Decode a CoRIM and read it by the rules of its profile, as provisioning does."""
+    decoded = decode_any(data)
+    corim = decoded.unverified_corim() if isinstance(decoded, SignedCorim) else decoded
+    return endorsements_of(corim, source="fuzz")
+
+
+_DEVICE, _PLATFORM = simulate(PsaOptions()), simulate(CcaOptions())
+_OLD = simulate(PsaOptions(profile="PSA_IOT_PROFILE_1", algorithm="HMAC 256/256"))
+_LEGACY = simulate(CcaOptions(realm_profile="", wrapper_tag=399))
+_CHALLENGE = bytes(range(64))
+_PSA = [_DEVICE.attest(_CHALLENGE), _OLD.attest(_CHALLENGE), *files("psa/**/*.cose")]
+_CCA = [
+    _PLATFORM.attest(_CHALLENGE),
+    _LEGACY.attest(_CHALLENGE),
+    *files("cca/*/cca*token*.cbor"),
+    *files("cca/veraison-services/cca-good.cbor"),
+]
+_REFUSALS = (DecodeError, VerificationError)
 
 TARGETS = [
     Target("cbor", lambda data: cbor.decode(data, format="fuzz"), _CBOR),
@@ -50,6 +82,34 @@ TARGETS = [
         cmw.decode_extension,
         [b"\x04\x04\x82\x00\x41\x01", b'\x0c\x0c["x/y","AQ"]'],
     ),
+    Target("comid", Comid.decode, _COMID),
+    Target("corim", Corim.decode, _CORIM),
+    Target("signed-corim", SignedCorim.decode, _SIGNED_CORIM),
+    Target("endorsements", _endorse, [*_CORIM, *_SIGNED_CORIM]),
+    Target("coserv", Coserv.decode, files("coserv/*.cbor")),
     Target("json", lambda data: decode_json(data, format="fuzz"), _JSON),
     Target("media-type", lambda data: normalise_media_type(data.decode("latin-1")), _MEDIA_TYPES),
+    Target("psa", lambda data: psa.SCHEME.decode(data).claims.to_json(), _PSA),
+    Target("cca", lambda data: cca.SCHEME.decode(data).realm.claims.to_json(), _CCA),
+    Target("cca-platform", cca.decode_platform_token, files("cca/*/*platform_token*.cbor")),
+    Target(
+        "psa-verify",
+        lambda data: verify(data, "psa", anchors=anchors_of(_DEVICE, _OLD), challenge=_CHALLENGE),
+        _PSA,
+        _REFUSALS,
+    ),
+    Target(
+        "cca-verify",
+        lambda data: verify(
+            data, "cca", anchors=anchors_of(_PLATFORM, _LEGACY), challenge=_CHALLENGE
+        ),
+        _CCA,
+        _REFUSALS,
+    ),
+    Target("evidence-detect", detect, [*_PSA, *_CCA]),
+    Target(
+        "device-file",
+        lambda data: from_json(data, source="fuzz"),
+        [to_json(_DEVICE).encode(), to_json(_PLATFORM).encode()],
+    ),
 ]
