@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from troth.control_plane.server.endorsement_set import EndorsementSet
@@ -81,8 +81,6 @@ class EvidenceAppraiser:
                 f"results of tier {result.tier} never end here", format="Attestation Result"
             )
         small = minimise(result.to_ear())
-        # Peers' policies name the Verifier that they believe.
-        small = replace(small, extensions={"iss": result.verifier.name})
         minimised = sign_ear(small, self._signer, Dialect.IETF_03, wire="jwt").decode("ascii")
         return Appraisal(
             result=result,

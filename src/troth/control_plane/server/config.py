@@ -84,8 +84,8 @@ class LifetimeSection(_Section, frozen=True, kw_only=True):
 class LimitSection(_Section, frozen=True, kw_only=True):
     """`[limits]`: what strangers can cost the server."""
 
-    body_bytes: Annotated[_Positive, Meta(description="Body of any request.")] = 1024 * 1024
-    evidence_bytes: Annotated[_Positive, Meta(description="One piece of Evidence.")] = 256 * 1024
+    body_bytes: Annotated[_Positive, Meta(description="Body of a request over HTTPS.")] = 256 * 1024
+    evidence_bytes: Annotated[_Positive, Meta(description="One piece of Evidence.")] = 64 * 1024
     open_sessions: Annotated[_Positive, Meta(description="Join sessions open at once.")] = 10_000
     session_seconds: Annotated[_Positive, Meta(description="Life of a join session.")] = 150
     requests_per_second: Annotated[

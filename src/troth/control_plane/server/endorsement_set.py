@@ -13,8 +13,11 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
+from troth.endorsement.endorsements import endorsements_of
+from troth.endorsement.reference_value import ReferenceValue
 from troth.endorsement.repository import EndorsementSnapshot, HeldCorim, Provisioned, Withdrawn
 from troth.endorsement.store import EndorsementStore
+from troth.endorsement.trust_anchor import TrustAnchor
 from troth.errors import ConflictError, SignatureError
 from troth.formats.corim.corim import Corim
 from troth.formats.corim.signed import SignedCorim, VerifiedCorim, decode_any
@@ -44,9 +47,18 @@ class EndorsementSet:
         """Return the set in force at `now`."""
         return self._store.snapshot(now)
 
-    def list(self, *, now: datetime) -> tuple[HeldCorim, ...]:
+    def held(self, *, now: datetime) -> tuple[HeldCorim, ...]:
         """Return the CoRIMs that are held, in force or not."""
         return self._store.list(now=now)
+
+    def values(self, *, now: datetime) -> list[dict[str, object]]:
+        """Return every Reference Value and trust anchor that is held, for people to read."""
+        found: list[dict[str, object]] = []
+        for held in self._store.list(now=now):
+            endorsements = endorsements_of(_plain(held), source=held.source, scheme=held.scheme)
+            found += (_shown(value, held) for value in endorsements.reference_values)
+            found += (_shown(anchor, held) for anchor in endorsements.trust_anchors)
+        return found
 
     def load(self, *, now: datetime) -> None:
         """Read everything from the registry again.
@@ -140,3 +152,34 @@ class EndorsementSet:
                 remedy="name the author's key in verifier.corim_keys",
             )
         return decoded.verify(self._keys, now=now)
+
+
+def _plain(held: HeldCorim) -> Corim:
+    decoded = decode_any(held.content)
+    # Held CoRIMs were verified when they were taken in.
+    return decoded.unverified_corim() if isinstance(decoded, SignedCorim) else decoded
+
+
+def _shown(part: ReferenceValue | TrustAnchor, held: HeldCorim) -> dict[str, object]:
+    gone = any(
+        part.id == identifier or part.id.startswith(f"{identifier}#")
+        for identifier in held.withdrawn
+    )
+    shown: dict[str, object] = {
+        "id": part.id,
+        "scheme": part.scheme,
+        "class_id": part.environment.class_id.hex(),
+        "instance_id": part.environment.instance_id.hex(),
+        "source": held.source,
+        "withdrawn": gone,
+    }
+    if isinstance(part, TrustAnchor):
+        return {"kind": "trust_anchor", **shown}
+    return {
+        "kind": "reference_value",
+        **shown,
+        "key": part.key,
+        "name": part.name,
+        "version": part.version,
+        "digests": {name: digest.hex() for name, digest in part.digests.items()},
+    }

@@ -33,6 +33,11 @@ class FeedHub:
         self._changed = asyncio.Event()
         self._closed = False
 
+    @property
+    def changed(self) -> asyncio.Event:
+        """Is set by the next `wake`; take it before reading what is waited for."""
+        return self._changed
+
     def wake(self) -> None:
         """Tell every stream that there may be new events."""
         self._changed.set()

@@ -45,13 +45,11 @@ class Caller:
     Attributes:
         address: IP address, or "unix".
         certificate: DER of the certificate that TLS verified against the trust bundle, else b"".
-        key_digest: SHA-256 (hex) of that certificate's SubjectPublicKeyInfo, else "".
         uid: user of the calling process on a Unix socket, else None.
     """
 
     address: str
     certificate: bytes = b""
-    key_digest: str = ""
     uid: int | None = None
 
 

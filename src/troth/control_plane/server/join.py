@@ -26,9 +26,7 @@ from datetime import datetime, timedelta
 from troth.clock import Clock
 from troth.control_plane.server.appraisal import Appraisal, EvidenceAppraiser
 from troth.control_plane.server.config import LimitSection
-from troth.control_plane.server.csr import NodeKey, decode_csr
 from troth.control_plane.server.feed_hub import FeedHub
-from troth.control_plane.server.http_server import Caller
 from troth.control_plane.server.issuer import IssuedCertificate, SvidIssuer
 from troth.control_plane.server.refusal import JoinRefusedError
 from troth.control_plane.server.worker import Worker
@@ -43,6 +41,7 @@ from troth.errors import (
 )
 from troth.formats import cmw
 from troth.formats.base64url import decode_base64url, encode_base64url
+from troth.identity.certificate_request import CertificateRequest, decode_csr
 from troth.mesh.admission import JoinPlan, Refusal, Standing, Verdict, join_facts, plan_join
 from troth.mesh.deadline import connection_deadline, refresh_after
 from troth.mesh.join_messages import JoinReply, JoinRequest, SessionReply, SessionRequest
@@ -67,9 +66,8 @@ class _Request:
     """A join request that has been decoded; nothing in it is believed yet."""
 
     session: JoinSession
-    caller: Caller
-    key: NodeKey
-    spki: bytes
+    svid_key: str
+    csr: CertificateRequest
     evidence: bytes
     media_type: str
     services: tuple[Service, ...]
@@ -135,8 +133,8 @@ class JoinService:
         self._degraded_grace = degraded_grace
         self._disclose = disclose_findings
 
-    async def open_session(self, request: SessionRequest, caller: Caller) -> SessionReply:
-        """Give a nonce.
+    async def open_session(self, request: SessionRequest, *, address: str) -> SessionReply:
+        """Give a nonce to somebody at `address`.
 
         Raises:
             UnavailableError: too many sessions are open, or the registry cannot write.
@@ -146,7 +144,7 @@ class JoinService:
             id=encode_base64url(self._random(_SESSION_ID_BYTES)),
             nonce=self._random(_NONCE_BYTES),
             node_name=request.node_name,
-            address=caller.address,
+            address=address,
             created=now,
             expires=now + timedelta(seconds=self._limits.session_seconds),
         )
@@ -157,8 +155,13 @@ class JoinService:
             session=session.id, nonce=encode_base64url(session.nonce), expires=session.expires
         )
 
-    async def join(self, session_id: str, request: JoinRequest, caller: Caller) -> JoinReply:
+    async def join(self, session_id: str, request: JoinRequest, *, svid_key: str = "") -> JoinReply:
         """Admit the node and issue its SVID, or refuse.
+
+        Args:
+            session_id: from `open_session`.
+            request: what the node sent.
+            svid_key: digest of the key of the SVID that it authenticated with, or "".
 
         Raises:
             FreshnessError: the session cannot be used; nothing else was looked at.
@@ -169,7 +172,7 @@ class JoinService:
             self._registry.take_session, session_id, now=self._clock.now()
         )
         try:
-            decoded = self._decode(session, request, caller)  # (2)
+            decoded = self._decode(session, request, svid_key)  # (2)
         except TrothError as exc:
             raise await self._refused(exc, session, stage="decode") from exc
         for _ in range(_ATTEMPTS):
@@ -181,8 +184,8 @@ class JoinService:
             "nodes, values or policy keep changing under this join", retry_after_seconds=1.0
         )
 
-    def _decode(self, session: JoinSession, request: JoinRequest, caller: Caller) -> _Request:
-        key, spki = decode_csr(decode_base64url(request.csr, format="join request csr"))
+    def _decode(self, session: JoinSession, request: JoinRequest, svid_key: str) -> _Request:
+        csr = decode_csr(decode_base64url(request.csr, format="join request csr"))
         evidence, media_type = _evidence_of(request)
         if len(evidence) > self._limits.evidence_bytes:
             raise LimitExceededError(
@@ -190,9 +193,8 @@ class JoinService:
             )
         return _Request(
             session=session,
-            caller=caller,
-            key=key,
-            spki=spki,
+            svid_key=svid_key,
+            csr=csr,
             evidence=evidence,
             media_type=media_type,
             services=request.services,
@@ -205,7 +207,7 @@ class JoinService:
                 self._appraiser.appraise,
                 request.evidence,
                 media_type=request.media_type,
-                spki=request.spki,
+                spki=request.csr.spki,
                 nonce=request.session.nonce,
                 now=now,
             )
@@ -217,7 +219,7 @@ class JoinService:
         async with self._admission:
             try:
                 found = await self._find(appraisal)  # (4)
-                await self._check_caller(request.caller, found)  # (5)
+                await self._check_svid(request.svid_key, found)  # (5)
             except AuthorizationError as exc:
                 raise await self._refused(
                     exc, request.session, stage="entry", request=request, appraisal=appraisal
@@ -239,11 +241,11 @@ class JoinService:
             )
         return _Found(entry=entry, device=device, node=node, boot_returned=returned)
 
-    async def _check_caller(self, caller: Caller, found: _Found) -> None:
+    async def _check_svid(self, svid_key: str, found: _Found) -> None:
         """A node that renews shows its SVID; one that shows another node's is refused."""
-        if not caller.key_digest:
+        if not svid_key:
             return
-        holder = await self._registry_worker.run(self._registry.find_node_by_key, caller.key_digest)
+        holder = await self._registry_worker.run(self._registry.find_node_by_key, svid_key)
         if holder is None or found.node is None or holder.id != found.node.id:
             raise AuthorizationError(
                 "the SVID on this connection is not of the node whose Evidence this is",
@@ -323,10 +325,9 @@ class JoinService:
         certificate = self._issuer.issue(
             spiffe_id=node.spiffe_id,
             node_id=node.id,
-            generation=node.generation,
-            key=request.key,
+            request=request.csr,
             ear=appraisal.minimised,
-            not_after=min(now + lifetimes.svid, result.expires),
+            ttl=lifetimes.svid,
             now=now,
         )
         deadline = connection_deadline(

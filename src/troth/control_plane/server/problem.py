@@ -65,7 +65,6 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "error": "The server made a mistake.",
         "not_found": "There is nothing of that name.",
         "rate_limited": "Too many requests; wait before the next.",
-        "unauthenticated": "This needs the SVID of a member.",
     }
 )
 

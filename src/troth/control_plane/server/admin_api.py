@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The routes on the operators' socket. Whoever can open it may do everything here."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from troth.control_plane.server.common_routes import (
+    common_routes,
+    exception_handlers,
+    metrics_route,
+)
+from troth.control_plane.server.context import ServerContext
+from troth.control_plane.server.feed_route import operator_feed
+from troth.control_plane.server.http_server import caller_of
+from troth.control_plane.server.problem import problem
+from troth.control_plane.server.requests import (
+    query_number,
+    query_text,
+    read_body,
+    read_message,
+)
+from troth.errors import AuthorizationError
+from troth.formats.limits import RIM_LIMITS
+from troth.identity.spiffe_id import SpiffeId, TrustDomain
+from troth.identity.x509_authority import INFRASTRUCTURE_PREFIX
+from troth.mesh.admission import Step
+from troth.mesh.node import Actor, Reason, Trigger
+from troth.mesh.node_record import NodeRecord, member_of
+from troth.mesh.registration_entry import RegistrationEntry, Selector
+from troth.mesh.tier import Tier
+
+__all__ = ["EntryMessage", "create_admin_app", "entry_message", "member_spiffe_id"]
+
+_BODY_BYTES = 64 * 1024
+_MAX_LIMIT = 1000
+_MAX_WAIT_SECONDS = 60
+_MAX_SEQUENCE = 2**63 - 1
+
+_VERBS = {
+    "expel": Step(trigger=Trigger.EXPEL, reason=Reason.OPERATOR_REQUEST, actor=Actor.OPERATOR),
+    "reattest": Step(
+        trigger=Trigger.REATTEST, reason=Reason.OPERATOR_REQUEST, actor=Actor.OPERATOR
+    ),
+    "retire": Step(trigger=Trigger.RETIRE, reason=Reason.OPERATOR_REQUEST, actor=Actor.OPERATOR),
+}
+
+
+class EntryMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A registration entry on the wire."""
+
+    spiffe_id: str
+    selectors: tuple[str, ...]
+    min_tier: Tier = Tier.MEASURED
+    hint: Annotated[str, Meta(max_length=256)] = ""
+    id: Annotated[str, Meta(pattern=r"\A([a-z0-9][a-z0-9._-]{0,62})?\Z")] = ""
+
+
+def create_admin_app(context: ServerContext) -> Starlette:
+    """Return the application for the operators' socket."""
+
+    async def feed(request: Request) -> Response:
+        return await operator_feed(context, request)
+
+    routes = [
+        *common_routes(context),
+        metrics_route(context),
+        Route("/v1/feed", feed),
+        *_endorsement_routes(context),
+        *_node_routes(context),
+        *_entry_routes(context),
+        *_record_routes(context),
+    ]
+    return Starlette(routes=routes, exception_handlers=exception_handlers(operator=True))
+
+
+def member_spiffe_id(text: str, trust_domain: TrustDomain) -> SpiffeId:
+    """Return the SPIFFE ID that an entry gives to members.
+
+    Raises:
+        DecodeError: not a SPIFFE ID.
+        AuthorizationError: of another trust domain, or of Troth's own parts.
+    """
+    spiffe_id = SpiffeId.decode(text)
+    if spiffe_id.trust_domain != trust_domain or not spiffe_id.path:
+        raise AuthorizationError(f"{text} is not a workload of trust domain {trust_domain}")
+    if spiffe_id.path.startswith(INFRASTRUCTURE_PREFIX):
+        raise AuthorizationError(f"{text} is for Troth's own parts, not for members")
+    return spiffe_id
+
+
+def entry_message(entry: RegistrationEntry) -> EntryMessage:
+    """Return an entry as it is written."""
+    return EntryMessage(
+        id=entry.id,
+        spiffe_id=entry.spiffe_id,
+        selectors=tuple(str(selector) for selector in entry.selectors),
+        min_tier=entry.min_tier,
+        hint=entry.hint,
+    )
+
+
+def _endorsement_routes(context: ServerContext) -> list[Route]:
+    operators, endorsements = context.operators, context.endorsements
+
+    async def provision(request: Request) -> Response:
+        body = await read_body(request, limit=RIM_LIMITS.max_bytes)
+        source = request.query_params.get("source", "") or "admin API"
+        return _json(
+            await operators.provision(body, source=source, actor=_actor(request)), status=201
+        )
+
+    async def corims(_: Request) -> Response:
+        held = endorsements.held(now=context.clock.now())
+        fields = ("id", "profile", "scheme", "source", "authority", "tags", "withdrawn")
+        return _json(
+            [
+                {name: getattr(corim, name) for name in fields}
+                | {
+                    "phase": corim.phase.value,
+                    "reference_values": corim.reference_values,
+                    "trust_anchors": corim.trust_anchors,
+                    "not_before": corim.not_before,
+                    "not_after": corim.not_after,
+                }
+                for corim in held
+            ]
+        )
+
+    async def values(_: Request) -> Response:
+        return _json(endorsements.values(now=context.clock.now()))
+
+    async def withdraw(request: Request) -> Response:
+        identifier = query_text(request, "id")
+        why = request.query_params.get("why", "")[:256]
+        outcome = await operators.withdraw(identifier, actor=_actor(request), why=why)
+        context.metrics.withdrawals.inc()
+        return _json(outcome)
+
+    return [
+        Route("/v1/corims", provision, methods=["POST"]),
+        Route("/v1/corims", corims, methods=["GET"]),
+        Route("/v1/corims", withdraw, methods=["DELETE"]),
+        Route("/v1/reference-values", values, methods=["GET"]),
+        Route("/v1/reference-values", withdraw, methods=["DELETE"]),
+    ]
+
+
+def _node_routes(context: ServerContext) -> list[Route]:
+    registry, worker = context.registry, context.registry_worker
+
+    async def nodes(_: Request) -> Response:
+        return _json([_node(node) for node in await worker.run(registry.nodes)])
+
+    async def node(request: Request) -> Response:
+        return _json(_node(await worker.run(registry.node, request.path_params["node"])))
+
+    async def move(request: Request) -> Response:
+        step = _VERBS.get(request.path_params["verb"])
+        if step is None:
+            return problem(404, "not_found", detail=f"a node's verbs are {', '.join(_VERBS)}")
+        changed, sequence = await context.operators.move(
+            request.path_params["node"], step, actor=_actor(request)
+        )
+        return _json(_node(changed) | {"sequence": sequence})
+
+    async def delivery(request: Request) -> Response:
+        wait = query_number(request, "wait", default=0, maximum=_MAX_WAIT_SECONDS)
+        found = await context.operators.delivery(request.path_params["sequence"], wait_seconds=wait)
+        return _json(
+            {
+                "sequence": found.sequence,
+                "done": found.done,
+                "acknowledged": found.acknowledged,
+                "waiting": found.waiting,
+                "lapsed": found.lapsed,
+            }
+        )
+
+    return [
+        Route("/v1/nodes", nodes),
+        Route("/v1/nodes/{node}", node),
+        Route("/v1/nodes/{node}/{verb}", move, methods=["POST"]),
+        Route("/v1/delivery/{sequence:int}", delivery),
+    ]
+
+
+def _entry_routes(context: ServerContext) -> list[Route]:
+    trust_domain = context.keys.authority.trust_domain
+
+    async def entries(_: Request) -> Response:
+        found = await context.registry_worker.run(context.registry.entries)
+        return _json([entry_message(entry) for entry in found])
+
+    async def create(request: Request) -> Response:
+        message = await read_message(request, EntryMessage, limit=_BODY_BYTES)
+        entry = RegistrationEntry(
+            id=message.id or f"e{secrets.token_hex(8)}",
+            spiffe_id=str(member_spiffe_id(message.spiffe_id, trust_domain)),
+            selectors=tuple(Selector.parse(text) for text in message.selectors),
+            min_tier=message.min_tier,
+            hint=message.hint,
+        )
+        await context.operators.create_entry(entry, actor=_actor(request))
+        return _json(entry_message(entry), status=201)
+
+    async def delete(request: Request) -> Response:
+        affected = await context.operators.delete_entry(
+            request.path_params["entry"], actor=_actor(request)
+        )
+        return _json({"quarantined": affected})
+
+    return [
+        Route("/v1/entries", entries, methods=["GET"]),
+        Route("/v1/entries", create, methods=["POST"]),
+        Route("/v1/entries/{entry}", delete, methods=["DELETE"]),
+    ]
+
+
+def _record_routes(context: ServerContext) -> list[Route]:
+    registry, worker = context.registry, context.registry_worker
+
+    async def refusals(request: Request) -> Response:
+        limit = query_number(request, "limit", default=100, maximum=_MAX_LIMIT)
+        return _json(await worker.run(registry.refusals, limit=limit))
+
+    async def refusal(request: Request) -> Response:
+        found = await worker.run(registry.refusal, request.path_params["refusal"])
+        return _json(found) if found is not None else problem(404, "not_found")
+
+    async def log(request: Request) -> Response:
+        after = query_number(request, "after", default=0, maximum=_MAX_SEQUENCE)
+        limit = query_number(request, "limit", default=100, maximum=_MAX_LIMIT)
+        found = await worker.run(registry.log_rows, after=after, limit=limit)
+        rows = [
+            {
+                "sequence": row.sequence,
+                "previous": row.previous,
+                "digest": row.digest,
+                "entry": msgspec.Raw(row.entry.encode()),
+            }
+            for row in found
+        ]
+        return _json(rows)
+
+    async def verify(_: Request) -> Response:
+        return _json(await worker.run(registry.verify_log))
+
+    return [
+        Route("/v1/refusals", refusals),
+        Route("/v1/refusals/{refusal}", refusal),
+        Route("/v1/log", log),
+        Route("/v1/log/verify", verify),
+    ]
+
+
+def _node(node: NodeRecord) -> dict[str, object]:
+    """Return a node as operators see it: without its Evidence, with what came of it."""
+    appraised, svid = node.appraised, node.svid
+    return {
+        **msgspec.to_builtins(member_of(node)),
+        "device": node.device,
+        "entry_id": node.entry_id,
+        "registered_at": node.registered_at,
+        "changed_at": node.changed_at,
+        "scheme": appraised.scheme if appraised else None,
+        "boot_session": appraised.boot_session.hex() if appraised else None,
+        "result": appraised.result if appraised else None,
+        "svid": {
+            "serial": svid.serial,
+            "key_digest": svid.key_digest,
+            "not_after": svid.not_after,
+        }
+        if svid
+        else None,
+    }
+
+
+def _actor(request: Request) -> str:
+    return f"operator {caller_of(request.scope).uid}"
+
+
+def _json(message: object, *, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(message), status_code=status, media_type="application/json")

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the routes work with, put together once when the server starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from troth.clock import Clock
+from troth.control_plane.server.config import ServerConfig
+from troth.control_plane.server.endorsement_set import EndorsementSet
+from troth.control_plane.server.feed_hub import FeedHub
+from troth.control_plane.server.issuer import SvidIssuer
+from troth.control_plane.server.join import JoinService
+from troth.control_plane.server.keys import ServerKeys
+from troth.control_plane.server.members import Members
+from troth.control_plane.server.metrics import ServerMetrics
+from troth.control_plane.server.operators import Operators
+from troth.control_plane.server.rate_limit import RateLimiter
+from troth.control_plane.server.worker import Worker
+from troth.mesh.registry import Registry
+
+__all__ = ["ServerContext"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerContext:
+    """The parts of a running server."""
+
+    config: ServerConfig
+    clock: Clock
+    registry: Registry
+    registry_worker: Worker
+    endorsements: EndorsementSet
+    hub: FeedHub
+    issuer: SvidIssuer
+    keys: ServerKeys
+    joins: JoinService
+    members: Members
+    operators: Operators
+    limiter: RateLimiter
+    metrics: ServerMetrics

@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server as a whole: put together, started, and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from troth import __version__
+from troth.clock import Clock, SystemClock, system_random
+from troth.control_plane.server.admin_api import create_admin_app, member_spiffe_id
+from troth.control_plane.server.api import create_app
+from troth.control_plane.server.appraisal import EvidenceAppraiser
+from troth.control_plane.server.common_routes import result_key_set
+from troth.control_plane.server.config import ServerConfig
+from troth.control_plane.server.context import ServerContext
+from troth.control_plane.server.endorsement_set import EndorsementSet
+from troth.control_plane.server.feed_hub import FeedHub
+from troth.control_plane.server.housekeeping import Housekeeping
+from troth.control_plane.server.http_server import HttpServer, bind_tcp, bind_unix, own_uids
+from troth.control_plane.server.issuer import SERVER_PATH, SvidIssuer
+from troth.control_plane.server.join import JoinService
+from troth.control_plane.server.keys import ServerKeys, load_or_create_keys
+from troth.control_plane.server.members import Members
+from troth.control_plane.server.metrics import ServerMetrics
+from troth.control_plane.server.operators import Operators
+from troth.control_plane.server.rate_limit import Rate, RateLimiter
+from troth.control_plane.server.tls import ServerTls
+from troth.control_plane.server.worker import Worker
+from troth.errors import ConfigurationError, ConflictError, TrothError, UnavailableError
+from troth.formats.keys import load_keys
+from troth.formats.verification_key import VerificationKey
+from troth.identity.spiffe_id import TrustDomain
+from troth.identity.trust_bundle import TrustBundleSet
+from troth.mesh.registry import Registry
+from troth.verifier.policy import AppraisalPolicy
+from troth.verifier.rego import DirectEvaluator, RegoEvaluator
+from troth.verifier.result import VerifierIdentity
+from troth.verifier.verdict_cache import VerdictCache
+from troth.verifier.verifier import Verifier
+
+__all__ = ["RunningServer", "database_url", "running_server", "serve"]
+
+_LOG = logging.getLogger(__name__)
+_APPRAISAL_THREADS = 2
+_OPERATOR_CONNECTIONS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningServer:
+    """A server that serves.
+
+    Attributes:
+        url: of the HTTPS listener.
+        admin_socket: of the operators' one.
+        spiffe_id: of the server.
+        trust_bundle: PEM file with the authority; agents pin it.
+        context: the parts, for tests and tools in this process.
+    """
+
+    url: str
+    admin_socket: Path
+    spiffe_id: str
+    trust_bundle: Path
+    context: ServerContext
+
+    def ready_line(self) -> str:
+        """Return the one line of JSON that says where everything is."""
+        return json.dumps(
+            {
+                "ready": True,
+                "url": self.url,
+                "admin_socket": str(self.admin_socket),
+                "spiffe_id": self.spiffe_id,
+                "trust_bundle": str(self.trust_bundle),
+                "result_keys": str(self.trust_bundle.with_name("result-keys.json")),
+            }
+        )
+
+
+def database_url(config: ServerConfig) -> str:
+    """Return the URL of the registry's database: configured, or SQLite in the data directory."""
+    return config.database or f"sqlite:///{config.directory / 'registry.db'}"
+
+
+async def serve(
+    config: ServerConfig,
+    *,
+    registry: Callable[[], Registry],
+    ready: Callable[[str], None],
+    stop: asyncio.Event,
+    evaluator: RegoEvaluator | None = None,
+) -> None:
+    """Serve until `stop` is set or the task is cancelled; then stop in order.
+
+    Args:
+        config: what to do.
+        registry: opens the database; called once, after the data directory is there.
+        ready: is given the ready line, such as `print`.
+        stop: ends the server.
+        evaluator: of the Appraisal Policy; by default in this process, without a time limit.
+
+    Raises:
+        ConfigurationError: something in the configuration cannot be used.
+        UnavailableError: the registry or a listener cannot be had.
+    """
+    async with running_server(config, registry=registry, evaluator=evaluator) as server:
+        line = server.ready_line()
+        if config.ready_file:
+            _write(Path(config.ready_file), line + "\n")
+        ready(line)
+        await stop.wait()
+
+
+@asynccontextmanager
+async def running_server(
+    config: ServerConfig,
+    *,
+    registry: Callable[[], Registry],
+    evaluator: RegoEvaluator | None = None,
+    clock: Clock | None = None,
+    random: Callable[[int], bytes] = system_random,
+) -> AsyncIterator[RunningServer]:
+    """Give a server that serves while the block runs; arguments as for `serve`."""
+    clock = clock or SystemClock()
+    host, port = config.address
+    trust_domain = _trust_domain(config)
+    keys = load_or_create_keys(config.directory, trust_domain, now=clock.now(), random=random)
+    async with AsyncExitStack() as stack:
+        opened = registry()
+        stack.callback(opened.close)
+        context, housekeeping, tls = await _compose(
+            stack,
+            config,
+            opened,
+            keys=keys,
+            evaluator=evaluator or DirectEvaluator(),
+            clock=clock,
+            random=random,
+        )
+        listener = bind_tcp(host, port)
+        public = HttpServer(
+            create_app(context),
+            listener,
+            tls=tls.context,
+            max_connections=config.limits.connections,
+        )
+        admin = HttpServer(
+            create_admin_app(context),
+            bind_unix(config.admin_path),
+            allowed_uids=own_uids(),
+            max_connections=_OPERATOR_CONNECTIONS,
+        )
+        stack.callback(config.admin_path.unlink, missing_ok=True)
+        for server in (public, admin):
+            stack.push_async_callback(server.stop)
+        # Streams end first, so that the listeners have nothing to wait for.
+        stack.callback(context.hub.close)
+        await asyncio.gather(public.start(), admin.start())
+        sweeping = asyncio.create_task(housekeeping.run())
+        stack.push_async_callback(_cancelled, sweeping)
+        yield _running(config, public.address, context)
+
+
+async def _compose(
+    stack: AsyncExitStack,
+    config: ServerConfig,
+    registry: Registry,
+    *,
+    keys: ServerKeys,
+    evaluator: RegoEvaluator,
+    clock: Clock,
+    random: Callable[[int], bytes],
+) -> tuple[ServerContext, Housekeeping, ServerTls]:
+    limits, lifetimes = config.limits, config.tier_lifetimes()
+    waiting = limits.appraisals_waiting
+    registry_worker = Worker("registry", threads=1, max_waiting=waiting)
+    appraisal_worker = Worker("Verifier", threads=_APPRAISAL_THREADS, max_waiting=waiting)
+    stack.push_async_callback(registry_worker.close)
+    stack.push_async_callback(appraisal_worker.close)
+    insecure = config.allow_simulator or config.allow_test_keys
+    if insecure:
+        _LOG.warning("insecure: Evidence of simulators or published test keys is accepted")
+    issuer = SvidIssuer(keys, random=random, allow_insecure=insecure)
+    endorsements = EndorsementSet(registry, keys=_corim_keys(config.verifier.corim_keys))
+    policy = _policy(config.verifier.policy)
+    await registry_worker.run(_prepare, config, registry, endorsements, policy, clock)
+    verifier = Verifier(
+        identity=VerifierIdentity(
+            developer="https://github.com/troth", build=__version__, name=config.verifier.name
+        ),
+        endorsements=endorsements,
+        policy=policy,
+        evaluator=evaluator,
+        lifetimes={tier: each.result for tier, each in lifetimes.items()},
+        cache=VerdictCache(),
+        allow_test_keys=config.allow_test_keys,
+        allow_simulator=config.allow_simulator,
+    )
+    appraiser = EvidenceAppraiser(verifier, endorsements, keys.result_signer)
+    hub = FeedHub(registry, registry_worker, heartbeat_seconds=config.heartbeat_seconds)
+    admission = asyncio.Lock()
+    joins = JoinService(
+        registry=registry,
+        registry_worker=registry_worker,
+        appraiser=appraiser,
+        appraisal_worker=appraisal_worker,
+        issuer=issuer,
+        hub=hub,
+        admission=admission,
+        clock=clock,
+        random=random,
+        lifetimes=lifetimes,
+        limits=limits,
+        degraded_grace=timedelta(seconds=config.degraded_grace_seconds),
+        disclose_findings=config.disclose_findings,
+    )
+    operators = Operators(
+        registry=registry,
+        registry_worker=registry_worker,
+        endorsements=endorsements,
+        appraiser=appraiser,
+        appraisal_worker=appraisal_worker,
+        hub=hub,
+        admission=admission,
+        clock=clock,
+    )
+    members = Members(
+        registry,
+        registry_worker,
+        bundles=TrustBundleSet([issuer.trust_bundle()]),
+        clock=clock,
+    )
+    tls = ServerTls(
+        keys,
+        issuer,
+        directory=config.directory,
+        lifetime=timedelta(seconds=config.server_svid_seconds),
+        now=clock.now(),
+    )
+    housekeeping = Housekeeping(
+        registry=registry,
+        registry_worker=registry_worker,
+        hub=hub,
+        admission=admission,
+        clock=clock,
+        limits=limits,
+        renew_svid=tls.renew_if_due,
+    )
+    context = ServerContext(
+        config=config,
+        clock=clock,
+        registry=registry,
+        registry_worker=registry_worker,
+        endorsements=endorsements,
+        hub=hub,
+        issuer=issuer,
+        keys=keys,
+        joins=joins,
+        members=members,
+        operators=operators,
+        limiter=RateLimiter(
+            each=Rate(limits.requests_per_second, limits.request_burst),
+            together=Rate(limits.total_requests_per_second, limits.total_request_burst),
+        ),
+        metrics=ServerMetrics(),
+    )
+    return context, housekeeping, tls
+
+
+def _prepare(
+    config: ServerConfig,
+    registry: Registry,
+    endorsements: EndorsementSet,
+    policy: AppraisalPolicy,
+    clock: Clock,
+) -> None:
+    """Bring what the files say into the registry, and read back what is in force."""
+    now = clock.now()
+    registry.adopt_policy(policy_id=policy.id, digest=policy.digest, actor="configuration", at=now)
+    endorsements.load(now=now)
+    for name in config.verifier.corims:
+        try:
+            endorsements.provision(
+                _read(name, "verifier.corims"), source=name, actor="configuration", now=now
+            )
+        except ConflictError as exc:
+            # Withdrawn since by an operator, who has the last word.
+            _LOG.warning("%s is not provisioned: %s", name, exc)
+        except UnavailableError:
+            raise
+        except TrothError as exc:
+            raise ConfigurationError(
+                source=name, accepted=f"a CoRIM that can be believed ({exc})"
+            ) from exc
+    present = {entry.id for entry in registry.entries()}
+    for entry in config.registration_entries():
+        try:
+            member_spiffe_id(entry.spiffe_id, TrustDomain(config.trust_domain))
+        except TrothError as exc:
+            raise ConfigurationError(
+                source="server configuration",
+                key="entries.spiffe_id",
+                value=entry.spiffe_id,
+                accepted=f"a member's SPIFFE ID ({exc})",
+            ) from exc
+        if entry.id not in present:
+            registry.create_entry(entry, actor="configuration", at=now)
+
+
+def _running(
+    config: ServerConfig, address: tuple[str, int], context: ServerContext
+) -> RunningServer:
+    host, port = address
+    shown = f"[{host}]" if ":" in host else host
+    bundle = config.directory / "bundle.pem"
+    _write(bundle, context.issuer.bundle().pem)
+    _write(bundle.with_name("result-keys.json"), json.dumps(result_key_set(context)) + "\n")
+    return RunningServer(
+        url=f"https://{shown}:{port}",
+        admin_socket=config.admin_path,
+        spiffe_id=f"spiffe://{config.trust_domain}{SERVER_PATH}",
+        trust_bundle=bundle,
+        context=context,
+    )
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _trust_domain(config: ServerConfig) -> TrustDomain:
+    try:
+        return TrustDomain(config.trust_domain)
+    except TrothError as exc:
+        raise ConfigurationError(
+            source="server configuration",
+            key="trust_domain",
+            value=config.trust_domain,
+            accepted="a trust domain such as example.org",
+        ) from exc
+
+
+def _policy(name: str) -> AppraisalPolicy:
+    if not name:
+        return AppraisalPolicy.default()
+    try:
+        text = _read(name, "verifier.policy").decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(source=name, accepted="Rego in UTF-8") from exc
+    policy = AppraisalPolicy.from_text(text, name=Path(name).name)
+    if defects := policy.lint():
+        raise ConfigurationError(
+            source=name, accepted="; ".join(f"{each.actual} ({each.rule})" for each in defects)
+        )
+    return policy
+
+
+def _corim_keys(names: Sequence[str]) -> list[VerificationKey]:
+    keys: list[VerificationKey] = []
+    for name in names:
+        data = _read(name, "verifier.corim_keys")
+        try:
+            keys += load_keys(data, source=name)
+        except TrothError as exc:
+            raise ConfigurationError(source=name, accepted=f"keys ({exc})") from exc
+    return keys
+
+
+def _read(name: str, key: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as exc:
+        raise ConfigurationError(
+            source="server configuration",
+            key=key,
+            value=name,
+            accepted=f"a readable file ({exc.strerror})",
+        ) from exc
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        beside = path.with_name(f".{path.name}.new")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as exc:
+        raise UnavailableError(f"{path} cannot be written: {exc.strerror}") from exc
