@@ -19,6 +19,7 @@ __all__ = [
     "Name",
     "OptionalAddress",
     "SpiffeIdText",
+    "convert_config",
     "load_config",
     "parse_config",
 ]
@@ -74,6 +75,15 @@ def parse_config(text: str, kind: type[T], *, source: str) -> T:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigurationError(source=source, accepted=f"TOML ({exc})") from exc
+    return convert_config(tree, kind, source=source)
+
+
+def convert_config(tree: object, kind: type[T], *, source: str) -> T:
+    """Read what a parser of some other notation returned into `kind`.
+
+    Raises:
+        ConfigurationError: naming source, key, value and the accepted form.
+    """
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as exc:
@@ -105,9 +115,12 @@ def _fields_at(kind: type[msgspec.Struct], key: str) -> list[str]:
     current: type[msgspec.Struct] = kind
     for part in re.sub(r"\[[^\]]*\]", "", key).split("."):
         if part:
-            hint = typing.get_type_hints(current)[part]
+            attributes = dict(
+                zip(current.__struct_encode_fields__, current.__struct_fields__, strict=True)
+            )
+            hint = typing.get_type_hints(current)[attributes[part]]
             current = next(t for t in _flatten(hint) if issubclass(t, msgspec.Struct))
-    return list(current.__struct_fields__)
+    return list(current.__struct_encode_fields__)
 
 
 def _flatten(hint: object) -> list[type]:
