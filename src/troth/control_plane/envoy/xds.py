@@ -22,6 +22,7 @@ from troth.control_plane.envoy.discovery import (
     DiscoveryStream,
     ResourceTable,
 )
+from troth.control_plane.envoy.packing import ResourcePacker
 from troth.control_plane.envoy.refusal import remedy_for
 from troth.control_plane.envoy.resources import CLUSTER, LISTENER, SECRET
 from troth.control_plane.unix_grpc import UnixGrpcServer
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from google.protobuf.any_pb2 import Any as AnyMessage
     from google.protobuf.message import Message
     from grpclib.server import Stream
 
@@ -116,6 +118,7 @@ class XdsServer:
         self._descriptors = descriptors
         self._lease = lease
         self._on_event = on_event
+        self._packer = ResourcePacker(descriptors)
         self._table = ResourceTable()
         self._streams: dict[DiscoveryStream, _Connection] = {}
         self._changed = asyncio.Event()
@@ -246,16 +249,18 @@ class XdsServer:
             for stream, connection in self._streams.items()
         )
 
-    def _pack(self, type_url: str, resources: Iterable[Mapping[str, object]]) -> dict[str, Any]:
+    def _pack(
+        self, type_url: str, resources: Iterable[Mapping[str, object]]
+    ) -> dict[str, AnyMessage]:
         if type_url not in _WORDS:
             raise ApiMisuseError(f"{type_url} is not served; known are {', '.join(_WORDS)}")
-        packed: dict[str, Any] = {}
+        named: dict[str, Mapping[str, object]] = {}
         for value in resources:
             name = value.get("name")
-            if not isinstance(name, str) or not name or name in packed:
+            if not isinstance(name, str) or not name or name in named:
                 raise ApiMisuseError(f"a resource of {_WORDS[type_url]} has the name {name!r}")
-            packed[name] = self._descriptors.resource(type_url, value)
-        return packed
+            named[name] = value
+        return self._packer.pack(type_url, named)
 
     async def _serve(self, stream: Stream[Any, Any], types: frozenset[str]) -> None:
         """Run one stream until Envoy or `stop` ends it."""
