@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from fuzz.harness import Target, files
+from fuzz.result_targets import RESULT_TARGETS
 from support.diag import encode_diag
 from support.evidence import anchors_of, simulate, verify
 from troth.endorsement.endorsements import endorsements_of
@@ -112,4 +113,5 @@ TARGETS = [
         lambda data: from_json(data, source="fuzz"),
         [to_json(_DEVICE).encode(), to_json(_PLATFORM).encode()],
     ),
+    *RESULT_TARGETS,
 ]

@@ -27,6 +27,7 @@ __all__ = [
     "key_usage_of",
     "spiffe_id_of",
     "subject_alternative_names",
+    "subject_of",
 ]
 
 FORMAT: Final = "X.509-SVID"
@@ -104,6 +105,18 @@ def extensions_of(
         return certificate.extensions
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
         raise DecodeError(f"malformed extensions: {exc}", format=format) from exc
+
+
+def subject_of(certificate: x509.Certificate) -> x509.Name:
+    """Return the Subject.
+
+    Raises:
+        DecodeError: it cannot be read: the library parses names when they are asked for.
+    """
+    try:
+        return certificate.subject
+    except ValueError as exc:
+        raise DecodeError("the Subject cannot be read", format=FORMAT) from exc
 
 
 def subject_alternative_names(

@@ -29,6 +29,7 @@ from troth.identity.certificates import (
     key_usage_of,
     spiffe_id_of,
     subject_alternative_names,
+    subject_of,
 )
 from troth.identity.spiffe_id import SpiffeId
 
@@ -110,7 +111,8 @@ class X509Svid:
         Raises:
             DecodeError: it names several.
         """
-        units = self.leaf.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+        subject = subject_of(self.leaf)
+        units = subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
         values = [unit.value for unit in units if isinstance(unit.value, str)]
         nodes = [value for value in values if value.startswith(NODE_PREFIX)]
         if len(nodes) > 1:
@@ -171,7 +173,7 @@ def _leaf_id(leaf: x509.Certificate) -> SpiffeId:
         raise DecodeError("there is no URI SAN, so no SPIFFE ID", format=FORMAT)
     if not spiffe_id.path:
         raise DecodeError(f"{spiffe_id} has no path: it names an authority", format=FORMAT)
-    if not leaf.subject.rdns and names is not None and not names.critical:
+    if not subject_of(leaf).rdns and names is not None and not names.critical:
         raise DecodeError("the SAN of a leaf without Subject is not critical", format=FORMAT)
     key_of(leaf)
     return spiffe_id

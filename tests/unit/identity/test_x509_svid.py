@@ -101,6 +101,14 @@ def test_a_malformed_extension_is_refused_wherever_it_is() -> None:
         svid(more=[(broken, False)])
 
 
+def test_a_subject_that_cannot_be_read_is_refused() -> None:
+    der = svid(subject="", san_critical=True, units=("node:x",)).encode_der()
+    text = b"\x0c\x06node:x"
+    assert der.count(text) == 1
+    with pytest.raises(DecodeError, match="Subject"):
+        X509Svid.decode(der.replace(text, b"\x8c\x06node:x"))
+
+
 def test_a_chain_survives_pem_and_der() -> None:
     issuer = signing(subject="issuer")
     chain = [sign(LEAF, issuer), sign(issuer, ROOT)]
