@@ -135,6 +135,7 @@ class AttestedConnection(asyncio.Protocol):
         self._judged: AttestedPeer | None = None
         self._asked_for_evidence = False
         self._failure: TrothError | None = None
+        self._closing = False
 
     @property
     def peer(self) -> AttestedPeer:
@@ -184,6 +185,7 @@ class AttestedConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once everything written has gone out."""
+        self._closing = True
         if self._raw is not None and not self._raw.is_closing():
             self._engine.close()
             self._send_raw()
@@ -191,6 +193,7 @@ class AttestedConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; what has not gone out is lost."""
+        self._closing = True
         if self._raw is not None:
             self._raw.abort()
 
@@ -224,7 +227,8 @@ class AttestedConnection(asyncio.Protocol):
             task.cancel()
         if self._failure is None and not self.opened.done():
             self._failure = PeerError("the peer closed the connection before it was attested")
-        truncated = self._failure is None and not self._frames.ended and self._top is not None
+        unfinished = not self._frames.ended and self._top is not None
+        truncated = self._failure is None and unfinished and not self._closing
         failure = self._failure or (
             PeerError("the connection broke before the end of the peer's data")
             if truncated and exc is None

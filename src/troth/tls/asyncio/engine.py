@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cryptography import x509
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from troth.errors import ApiMisuseError, ChainError, PeerError
 from troth.formats.exported_authenticator import Role
@@ -72,7 +72,7 @@ class TlsContext:
         if store is None:  # pragma: no cover - every context has one
             raise ApiMisuseError("OpenSSL has no certificate store")
         for authority in authorities:
-            store.add_cert(authority)  # type: ignore[arg-type]  # cryptography's objects are taken since 24.3
+            store.add_cert(crypto.X509.from_cryptography(authority))
         protocol = alpn.encode()
         context.set_alpn_protos([protocol])
         if role is Role.SERVER:
@@ -120,7 +120,12 @@ class TlsEngine:
     @property
     def peer_chain(self) -> list[x509.Certificate]:
         """The peer's certificates as sent, leaf first."""
-        return list(self._tls.get_peer_cert_chain(as_cryptography=True) or [])
+        leaf = self._tls.get_peer_certificate(as_cryptography=True)
+        sent = list(self._tls.get_peer_cert_chain(as_cryptography=True) or [])
+        if leaf is None:
+            return []
+        # OpenSSL leaves the leaf out of the chain on servers, and only there.
+        return sent if sent[:1] == [leaf] else [leaf, *sent]
 
     def export(self, label: str, context: bytes, size: int) -> bytes:
         """Return exported keying material (RFC 8446 section 7.5).

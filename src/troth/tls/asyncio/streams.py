@@ -235,6 +235,10 @@ async def start_server(
             outcome = client_connected(stream)
             if inspect.isawaitable(outcome):
                 await outcome
+        except ConnectionError:
+            # The connection said in the log why it ended; a handler need not say it again.
+            if connection.failure is None:
+                raise
         finally:
             if not stream.writer.is_closing():
                 stream.writer.close()
@@ -267,6 +271,7 @@ class _StreamHolder:
         self._on_lapse = on_lapse
         self._reader: asyncio.StreamReader | None = None
         self._protocol: _WriterProtocol | None = None
+        self._stream: AttestedStream | None = None
 
     def protocol(self, connection: AttestedConnection) -> asyncio.Protocol:
         del connection
@@ -276,11 +281,14 @@ class _StreamHolder:
         return self._protocol
 
     def stream(self, connection: AttestedConnection) -> AttestedStream:
+        if self._stream is not None:
+            return self._stream
         reader, protocol = self._reader, self._protocol
         if reader is None or protocol is None or protocol.made is None:  # pragma: no cover
             raise RuntimeError("the connection is not open")
         writer = asyncio.StreamWriter(protocol.made, protocol, reader, asyncio.get_running_loop())
-        return AttestedStream(reader, writer, connection)
+        self._stream = AttestedStream(reader, writer, connection)
+        return self._stream
 
     def lapsed(self, connection: AttestedConnection, why: str) -> None:
         if self._on_lapse is not None and self._reader is not None:
