@@ -389,7 +389,7 @@ async def test_without_peers_there_is_no_listener(mesh: Mesh) -> None:
     try:
         mesh.edge.peers.clear()
         await mesh.edge.apply()
-        assert await mesh.edge.envoy.listeners() == {}
+        assert await mesh.edge.envoy.admin.listeners() == {}
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", mesh.inbound["web"])
     finally:
@@ -457,7 +457,7 @@ async def test_without_an_agent_the_lease_ends_and_with_it_all_connections(mesh:
         await _echo(stream, b"renewed")
         await mesh.edge.xds.stop()
         assert await asyncio.wait_for(stream[0].read(), CUT_SECONDS) == b""
-        assert await mesh.edge.envoy.listeners() == {}
+        assert await mesh.edge.envoy.admin.listeners() == {}
     mesh.edge.xds = mesh.edge.new_xds()
     await mesh.edge.xds.start()
     await mesh.edge.apply()

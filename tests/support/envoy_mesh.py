@@ -143,6 +143,6 @@ class MeshNode:
         return [decode_access_log_line(line) for line in whole.splitlines()]
 
     async def statistics(self, prefix: str) -> dict[str, int]:
-        text = await self.envoy.admin(f"/stats?filter={prefix}")
+        text = await self.envoy.admin.get(f"/stats?filter={prefix}")
         pairs = (line.rpartition(": ") for line in text.splitlines())
         return {name: int(value) for name, _, value in pairs if value.isdigit()}

