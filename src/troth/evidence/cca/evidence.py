@@ -52,6 +52,7 @@ EAT_CWT = 263
 """CoAP Content-Format of application/eat+cwt, which types the entries of a tag 907 wrapper."""
 
 _FORMAT = "CCA token"
+_MEDIA_TYPE = eat_media_type(PLATFORM_PROFILES[0])
 _PLATFORM_FORMAT, _REALM_FORMAT = "CCA platform token", "CCA realm token"
 
 
@@ -124,7 +125,7 @@ def decode(data: bytes, *, media_type: str = "") -> CcaEvidence:
     )
     return CcaEvidence(
         scheme="cca",
-        media_type=media_type or eat_media_type(PLATFORM_PROFILES[0]),
+        media_type=media_type or _MEDIA_TYPE,
         raw=data,
         wrapper_tag=wrapper_tag,
         platform=platform,

@@ -29,6 +29,7 @@ from troth.errors import DecodeError, UnsupportedError
 from troth.evidence.claim_reader import DIGEST_SIZES, ClaimReader
 from troth.evidence.lifecycle import Lifecycle
 from troth.evidence.software_component import SoftwareComponent, decode_software_components
+from troth.formats.eat import eat_media_type
 
 __all__ = ["PROFILES", "PsaClaims", "PsaProfile", "decode_claims"]
 
@@ -53,6 +54,8 @@ class PsaProfile:
         boot_seed_required: whether it must be there.
         no_software_measurements: key of the claim that excuses a missing list, or None.
         certification_reference_form: what the certification reference must match.
+        known: all of these keys.
+        media_type: the media type with `media_type_profile`.
     """
 
     name: str
@@ -72,8 +75,10 @@ class PsaProfile:
     no_software_measurements: int | None
     verification_service_indicator: int
     known: frozenset[int] = field(init=False)
+    media_type: str = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "media_type", eat_media_type(self.media_type_profile))
         keys = {
             self.nonce,
             self.instance_id,

@@ -14,7 +14,6 @@ from troth.evidence.media_type import refuse_other_profile
 from troth.evidence.psa.claims import PROFILES, PsaClaims, decode_claims
 from troth.formats import cbor
 from troth.formats.cose import Mac0, Sign1
-from troth.formats.eat import eat_media_type
 from troth.formats.limits import Limits
 
 __all__ = ["LIMITS", "PsaEvidence", "decode"]
@@ -59,11 +58,11 @@ def decode(data: bytes, *, media_type: str = "") -> PsaEvidence:
     envelope = kind.from_value(item, format=_FORMAT)
     payload = cbor.decode(envelope.payload, format="PSA claims", limits=LIMITS)
     claims = decode_claims(payload)
-    expected = PROFILES[claims.profile].media_type_profile
-    refuse_other_profile(media_type, claims.profile, expected, format=_FORMAT)
+    profile = PROFILES[claims.profile]
+    refuse_other_profile(media_type, profile.name, profile.media_type_profile, format=_FORMAT)
     return PsaEvidence(
         scheme="psa",
-        media_type=media_type or eat_media_type(expected),
+        media_type=media_type or profile.media_type,
         raw=data,
         envelope=envelope,
         claims=claims,

@@ -34,7 +34,6 @@ from troth.evidence.insecure import refuse_published_key, refuse_simulator
 from troth.evidence.psa.claims import PROFILES
 from troth.evidence.psa.evidence import PsaEvidence, decode
 from troth.formats.cose import Sign1
-from troth.formats.eat import eat_media_type
 
 __all__ = ["PsaScheme"]
 
@@ -47,7 +46,7 @@ class PsaScheme:
 
     name: str = "psa"
     media_types: Sequence[str] = (
-        *(eat_media_type(profile.media_type_profile) for profile in PROFILES.values()),
+        *(profile.media_type for profile in PROFILES.values()),
         "application/psa-attestation-token",
     )
     challenge_size: int = 64
