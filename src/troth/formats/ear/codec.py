@@ -247,8 +247,7 @@ def _submod_claims(submod: EarSubmod, outer: _Output, label: str) -> dict[Label,
     out = _Output(outer.encoding, outer.dialect, f"EAR submod {label!r:.64}", _SUBMOD_FIELDS)
     out.status(submod.status)
     if submod.vector is not None:
-        # Draft 03 has no empty vector; the same is said by leaving it out.
-        out.put(VECTOR, out.encoding.vector_value(submod.vector) or None)
+        out.put(VECTOR, out.encoding.vector_value(submod.vector))
     out.policy_ids(submod.policy_ids)
     out.put(EAT_PROFILE, submod.profile or None)
     out.nonce(submod.nonce)

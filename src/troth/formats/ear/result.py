@@ -48,7 +48,7 @@ class EarSubmod:
 
     Attributes:
         status: the overall tier; never better than the worst claim of `vector`.
-        vector: the breakdown, or None where the consumer asked to leave it out.
+        vector: the breakdown, or None where it makes no claim or was left out on request.
         policy_ids: the appraisal policies, in the order in which they were applied.
         profile: EAT profile of this appraisal, or "".
         nonce: the nonce found in the Evidence, not the one of the result; or None.
@@ -73,6 +73,8 @@ class EarSubmod:
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy_ids", tuple(self.policy_ids))
         object.__setattr__(self, "extensions", MappingProxyType(dict(self.extensions)))
+        if self.vector is not None and not any(True for _ in self.vector.items()):
+            object.__setattr__(self, "vector", None)  # draft 03 has no empty vector
         worst = TrustTier.NONE if self.vector is None else self.vector.worst
         # Values of tier none are the same as no claim, so they do not hold the status down.
         if worst is not TrustTier.NONE and self.status.is_better_than(worst):
