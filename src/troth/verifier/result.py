@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
+from troth import __version__
 from troth.evidence.evidence import NonceMatched, Unchecked
 from troth.formats.ar4si import TrustTier, TrustworthinessVector, tier_of
 from troth.formats.ear import Ear, EarSubmod, TrothClaims, VerifierId
@@ -70,6 +71,11 @@ class VerifierIdentity:
     developer: str
     build: str
     name: str = ""
+
+    @classmethod
+    def of_this_build(cls, *, name: str = "") -> VerifierIdentity:
+        """Return the identity of this very program, as its operator calls it."""
+        return cls(developer="The Troth authors", build=f"troth {__version__}", name=name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from importlib import import_module
 from typing import Any, Final, Literal, Protocol
 
 from troth.endorsement.repository import EndorsementSnapshot
@@ -29,7 +28,8 @@ from troth.evidence.evidence import NonceMatched, Scheme, Unchecked, VerifiedEvi
 from troth.formats.ar4si import TrustTier
 from troth.formats.ear import Dialect, sign_ear
 from troth.formats.signer import Signer
-from troth.verifier.appraisers.appraisal import Appraisal, Appraiser, References
+from troth.verifier.appraisers import APPRAISERS, AppraiserLoader
+from troth.verifier.appraisers.appraisal import Appraisal, References
 from troth.verifier.case import AppraisalCase
 from troth.verifier.finding import Finding
 from troth.verifier.policy import AppraisalPolicy
@@ -82,6 +82,7 @@ class Verifier:
         cache: conclusions for equal claims, or None to appraise each time.
         allow_test_keys, allow_simulator: take Evidence that proves nothing. It stays labelled.
         schemes: the schemes to take.
+        appraisers: an appraiser for each of them.
     """
 
     identity: VerifierIdentity
@@ -93,6 +94,7 @@ class Verifier:
     allow_test_keys: bool = False
     allow_simulator: bool = False
     schemes: Mapping[str, registry.Loader] = field(default_factory=lambda: registry.SCHEMES)
+    appraisers: Mapping[str, AppraiserLoader] = field(default_factory=lambda: APPRAISERS)
 
     def appraise(
         self,
@@ -167,7 +169,10 @@ class Verifier:
         ]
 
     def _appraised(self, run: _Run) -> Sequence[SubmodResult]:
-        appraise = _appraiser(run.scheme.name)
+        loader = self.appraisers.get(run.scheme.name)
+        if loader is None:
+            raise ApiMisuseError(f"no appraiser for scheme {run.scheme.name!r}")
+        appraise = loader()
         return [
             self._submod(run, appraisal)
             for appraisal in appraise(run.verified, References(run.snapshot, run.now))
@@ -263,12 +268,6 @@ def signed(
         annotate: add the claims themselves (`AttestationResult.to_ear`).
     """
     return sign_ear(result.to_ear(annotate=annotate), signer, dialect, wire=wire)
-
-
-def _appraiser(scheme: str) -> Appraiser:
-    # The name comes from the registry of schemes, never from outside.
-    appraise: Appraiser = import_module(f"troth.verifier.appraisers.{scheme}").appraise
-    return appraise
 
 
 def _notes(verified: VerifiedEvidence[Any]) -> tuple[Finding, ...]:

@@ -1,5 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Claims against Reference Values: one module for each scheme, found by the scheme's one word.
 
-Each module has `appraise(verified, references) -> Sequence[Appraisal]`.
+Each module has `appraise(verified, references) -> Sequence[Appraisal]`. It is imported when its
+scheme is first appraised. A new scheme is one line in APPRAISERS.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import MappingProxyType
+
+from troth.verifier.appraisers.appraisal import Appraiser
+
+__all__ = ["APPRAISERS", "AppraiserLoader"]
+
+AppraiserLoader = Callable[[], Appraiser]
+"""Imports and returns an appraiser."""
+
+
+def _module(path: str) -> AppraiserLoader:
+    def load() -> Appraiser:
+        appraiser: Appraiser = import_module(path).appraise
+        return appraiser
+
+    return load
+
+
+APPRAISERS: Mapping[str, AppraiserLoader] = MappingProxyType(
+    {
+        "cca": _module("troth.verifier.appraisers.cca"),
+        "psa": _module("troth.verifier.appraisers.psa"),
+    }
+)
+"""Scheme name to loader."""

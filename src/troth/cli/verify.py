@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`troth verify EVIDENCE`: decode, verify and appraise one piece of Evidence, offline."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from cryptography import x509
+
+from troth.cli.inputs import (
+    HexBytes,
+    Rfc3339,
+    printable,
+    read_input,
+    read_keys,
+    read_operator_file,
+)
+from troth.cli.verdict_text import verdict_text
+from troth.clock import SystemClock
+from troth.endorsement.reference_value import ReferenceValue
+from troth.endorsement.repository import EndorsementSnapshot, Phase
+from troth.endorsement.store import EndorsementStore
+from troth.endorsement.trust_anchor import TrustAnchor
+from troth.errors import ConfigurationError, DecodeError, FreshnessError, TrothError
+from troth.evidence.evidence import Unchecked
+from troth.evidence.freshness import EXPECTED_SIZES
+from troth.evidence.registry import SCHEMES, detect
+from troth.formats.ar4si import TrustTier
+from troth.formats.corim.corim import Corim
+from troth.formats.corim.signed import SignedCorim, VerifiedCorim, decode_any
+from troth.formats.ear import Dialect
+from troth.formats.ear.codec import ear_claims
+from troth.formats.keys import VerificationKey
+from troth.verifier.failure import failure_result
+from troth.verifier.finding import Finding
+from troth.verifier.policy import AppraisalPolicy
+from troth.verifier.rego import DirectEvaluator, RegoEvaluator
+from troth.verifier.result import AttestationResult, VerifierIdentity
+from troth.verifier.verifier import AUTO, Verifier
+
+__all__ = ["verify"]
+
+EXIT_NOT_AFFIRMING: Final = 1
+EXIT_REFUSED: Final = 2
+
+_IDENTITY: Final = VerifierIdentity.of_this_build()
+_UNCHECKED: Final = Unchecked("no --nonce was given")
+_LAPSED: Final = "not in force at this time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """The command line, read."""
+
+    path: str
+    scheme: str
+    nonce: bytes | None
+    at: datetime
+    policy: AppraisalPolicy
+    custom_policy: bool
+    endorsements: _OperatorEndorsements
+    remarks: Sequence[Finding]
+    allow_test_keys: bool
+    allow_simulator: bool
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("evidence")
+@click.option(
+    "--scheme",
+    type=click.Choice([AUTO, *sorted(SCHEMES)]),
+    default=AUTO,
+    show_default=True,
+    help="Kind of Evidence; auto recognises it by its first octets.",
+)
+@click.option(
+    "--nonce",
+    type=HexBytes(),
+    metavar="HEX",
+    help="Challenge that the Evidence must carry, whole. Without it, freshness is not checked.",
+)
+@click.option(
+    "--trust-anchor",
+    "trust_anchors",
+    multiple=True,
+    metavar="FILE",
+    help="Attestation key, PEM or JWK; believed for every instance. May be repeated.",
+)
+@click.option(
+    "--reference-values",
+    multiple=True,
+    metavar="FILE",
+    help="CoRIM with Reference Values, and attestation keys if it has any. May be repeated.",
+)
+@click.option(
+    "--corim-key",
+    "corim_keys",
+    multiple=True,
+    metavar="FILE",
+    help="Key that signed CoRIMs must verify under. Unsigned ones are taken as your own.",
+)
+@click.option("--policy", metavar="FILE", help="Appraisal Policy in Rego; else the built-in one.")
+@click.option(
+    "--at", type=Rfc3339(), metavar="RFC3339", help="Appraise as of this time, not of now."
+)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["text", "json"]),
+    help="Default: text on a terminal, json elsewhere.",
+)
+@click.option("--allow-test-keys", is_flag=True, help="INSECURE: take published test keys.")
+@click.option("--allow-simulator", is_flag=True, help="INSECURE: take the platform simulator.")
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    evidence: str,
+    *,
+    scheme: str,
+    nonce: bytes | None,
+    trust_anchors: Sequence[str],
+    reference_values: Sequence[str],
+    corim_keys: Sequence[str],
+    policy: str | None,
+    at: datetime | None,
+    output: str | None,
+    allow_test_keys: bool,
+    allow_simulator: bool,
+) -> None:
+    r"""Verify and appraise EVIDENCE, a file or - for standard input.
+
+    \b
+    Exit status:
+      0  affirming
+      1  authentic, but not affirming; no Reference Values is not affirming
+      2  refused: malformed or not authentic; one line on standard error says why
+      3  wrong usage
+
+    \b
+    Example:
+      troth verify token.cbor --nonce 01…20 --trust-anchor iak.pem --reference-values device.corim
+    """
+    now = at or SystemClock().now()
+    endorsements, remarks = _endorsements(
+        trust_anchors, reference_values, corim_keys, now=now, scheme=scheme
+    )
+    request = _Request(
+        path=evidence,
+        scheme=scheme,
+        nonce=nonce,
+        at=now,
+        policy=_policy(policy),
+        custom_policy=policy is not None,
+        endorsements=endorsements,
+        remarks=remarks,
+        allow_test_keys=allow_test_keys,
+        allow_simulator=allow_simulator,
+    )
+    as_json = output == "json" or (output is None and not sys.stdout.isatty())
+    ctx.exit(_run(request, as_json=as_json))
+
+
+def _run(request: _Request, *, as_json: bool) -> int:
+    data = b""
+    try:
+        data = read_input(request.path)
+        result = _appraise(request, data)
+    except ConfigurationError:
+        raise
+    except TrothError as exc:
+        return _refuse(request, data, exc, as_json=as_json)
+    if as_json:
+        click.echo(json.dumps(_report(result, authentic=True), indent=2))
+    else:
+        click.echo(verdict_text(result))
+    return 0 if result.status is TrustTier.AFFIRMING else EXIT_NOT_AFFIRMING
+
+
+def _appraise(request: _Request, data: bytes) -> AttestationResult:
+    nonce = request.nonce
+    impossible = nonce is not None and len(nonce) not in EXPECTED_SIZES
+    with _evaluator(request) as evaluator:
+        result = Verifier(
+            identity=_IDENTITY,
+            endorsements=request.endorsements,
+            policy=request.policy,
+            evaluator=evaluator,
+            allow_test_keys=request.allow_test_keys,
+            allow_simulator=request.allow_simulator,
+        ).appraise(
+            data,
+            now=request.at,
+            challenge=_UNCHECKED if nonce is None or impossible else nonce,
+            scheme=request.scheme,
+        )
+    if nonce is not None and impossible:
+        raise FreshnessError(
+            f"--nonce has {len(nonce)} octets, so it is not the challenge in the Evidence: "
+            "challenges have 8 to 64 and are compared whole"
+        )
+    return replace(result, notes=(*result.notes, *request.remarks))
+
+
+@contextlib.contextmanager
+def _evaluator(request: _Request) -> Iterator[RegoEvaluator]:
+    if not request.custom_policy:
+        yield DirectEvaluator()
+        return
+    # A policy that somebody wrote may loop, or crash its interpreter.
+    from troth.adapters.rego_worker import WorkerEvaluator  # noqa: PLC0415 - only where needed
+
+    with WorkerEvaluator(workers=1) as evaluator:
+        yield evaluator
+
+
+def _refuse(request: _Request, data: bytes, error: TrothError, *, as_json: bool) -> int:
+    message = printable(str(error))
+    lapsed = [remark.claim for remark in request.remarks if remark.actual.startswith(_LAPSED)]
+    if lapsed:
+        message += f" ({printable(', '.join(lapsed))}: {_LAPSED})"
+    if as_json:
+        result = failure_result(
+            error,
+            scheme=_looks_like(request, data),
+            now=request.at,
+            verifier=_IDENTITY,
+            policy=request.policy,
+        )
+        report = _report(result, authentic=False)
+        report["findings"] = [_refusal(error, message).to_json()]
+        report["error"] = message
+        click.echo(json.dumps(report, indent=2))
+    remedy = f" {printable(error.remedy)}" if error.remedy else ""
+    end = "" if message.endswith((".", "!")) else "."
+    click.echo(f"troth verify: refused: {message}{end}{remedy}", err=True)
+    return EXIT_REFUSED
+
+
+def _looks_like(request: _Request, data: bytes) -> str:
+    if request.scheme != AUTO:
+        return request.scheme
+    try:
+        return detect(data)
+    except DecodeError:
+        return ""
+
+
+def _refusal(error: TrothError, message: str) -> Finding:
+    return Finding(
+        claim="evidence",
+        expected="well-formed, authentic Evidence",
+        actual=message,
+        rule=f"refused before appraisal: {error.code}",
+        remedy=error.remedy,
+    )
+
+
+def _report(result: AttestationResult, *, authentic: bool) -> dict[str, Any]:
+    return {
+        "authentic": authentic,
+        "scheme": result.scheme or None,
+        "status": result.status.word,
+        "tier": result.tier.value,
+        "claims": {
+            label: dict(submod.claims) for label, submod in result.submods.items() if authentic
+        },
+        "findings": [finding.to_json() for finding in result.findings],
+        "insecure": list(result.insecure),
+        "policy": {"id": result.policy_id, "sha-256": result.policy_digest},
+        "reference_values": {
+            "epoch": result.reference_epoch,
+            "matched": [each for submod in result.submods.values() for each in submod.matched],
+        },
+        "ear": ear_claims(result.to_ear(), Dialect.IETF_03, wire="json"),
+    }
+
+
+def _policy(path: str | None) -> AppraisalPolicy:
+    if path is None:
+        return AppraisalPolicy.default()
+    try:
+        text = read_operator_file(path).decode()
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(source=path, accepted="Rego in UTF-8") from exc
+    return AppraisalPolicy.from_text(text, name=Path(path).name)
+
+
+@dataclass(frozen=True, slots=True)
+class _OperatorSnapshot:
+    """What CoRIMs endorse, and keys that the operator believes whoever carries them."""
+
+    endorsed: EndorsementSnapshot
+    anchors: Sequence[VerificationKey]
+
+    @property
+    def epoch(self) -> str:
+        return self.endorsed.epoch
+
+    def find(
+        self, scheme: str, *, class_id: bytes, instance_id: bytes = b""
+    ) -> Sequence[ReferenceValue]:
+        return self.endorsed.find(scheme, class_id=class_id, instance_id=instance_id)
+
+    def trust_anchors(
+        self, scheme: str, *, implementation_id: bytes, instance_id: bytes
+    ) -> Sequence[TrustAnchor]:
+        return self.endorsed.trust_anchors(
+            scheme, implementation_id=implementation_id, instance_id=instance_id
+        )
+
+    def keys(
+        self, scheme: str, *, implementation_id: bytes, instance_id: bytes
+    ) -> Sequence[VerificationKey]:
+        endorsed = self.endorsed.keys(
+            scheme, implementation_id=implementation_id, instance_id=instance_id
+        )
+        return [*self.anchors, *endorsed]
+
+    def certificates(self, scheme: str) -> Sequence[x509.Certificate]:
+        return self.endorsed.certificates(scheme)
+
+
+@dataclass(frozen=True, slots=True)
+class _OperatorEndorsements:
+    store: EndorsementStore
+    anchors: Sequence[VerificationKey]
+
+    def snapshot(self, now: datetime) -> EndorsementSnapshot:
+        return _OperatorSnapshot(self.store.snapshot(now), self.anchors)
+
+
+def _endorsements(
+    trust_anchors: Sequence[str],
+    reference_values: Sequence[str],
+    corim_keys: Sequence[str],
+    *,
+    now: datetime,
+    scheme: str,
+) -> tuple[_OperatorEndorsements, list[Finding]]:
+    """Return what the operator's files endorse, and what is to be said about them."""
+    anchors = [key for path in trust_anchors for key in read_keys(path)]
+    signers = [key for path in corim_keys for key in read_keys(path)]
+    store = EndorsementStore()
+    remarks: list[Finding] = []
+    for path in reference_values:
+        try:
+            found = _provision(store, path, signers, now=now, scheme=scheme)
+        except ConfigurationError:
+            raise
+        except FreshnessError as exc:
+            remarks.append(_remark(path, f"{_LAPSED}: {exc}", exc.remedy))
+        except TrothError as exc:
+            remedy = f" {exc.remedy}" if exc.remedy else ""
+            raise ConfigurationError(source=path, accepted=f"a CoRIM: {exc}.{remedy}") from exc
+        else:
+            remarks += [_remark(path, unused, "Nothing, if it is not needed.") for unused in found]
+    return _OperatorEndorsements(store, anchors), remarks
+
+
+def _remark(path: str, actual: str, remedy: str) -> Finding:
+    return Finding(
+        claim=path,
+        expected="Endorsements that take part in the appraisal",
+        actual=actual,
+        rule="--reference-values",
+        remedy=remedy,
+        severity="note",
+    )
+
+
+def _provision(
+    store: EndorsementStore,
+    path: str,
+    signers: Sequence[VerificationKey],
+    *,
+    now: datetime,
+    scheme: str,
+) -> list[str]:
+    """Take in one CoRIM and return what of it plays no part, in sentences."""
+    decoded = decode_any(read_operator_file(path))
+    corim: Corim | VerifiedCorim
+    if isinstance(decoded, SignedCorim):
+        if not signers:
+            raise ConfigurationError(
+                source=path, accepted="--corim-key FILE beside it: this CoRIM is signed"
+            )
+        corim = decoded.verify(signers, now=now)
+        profile = corim.corim.profile
+    else:
+        corim, profile = decoded, decoded.profile
+    stated = scheme if profile is None and scheme != AUTO else ""
+    provisioned = store.provision(corim, now=now, source=path, scheme=stated)
+    unused = list(provisioned.unused)
+    phase = next(each.phase for each in store.list(now=now) if each.id == provisioned.id)
+    if phase is Phase.PENDING:
+        unused.append(f"{_LAPSED}: its validity has not begun")
+    return unused
