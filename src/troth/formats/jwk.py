@@ -22,7 +22,14 @@ from troth.formats.verification_key import (
     supported_public_key,
 )
 
-__all__ = ["MAX_KEYS", "decode_jwk", "decode_jwks", "required_members", "thumbprint"]
+__all__ = [
+    "MAX_KEYS",
+    "decode_jwk",
+    "decode_jwks",
+    "ec_thumbprint",
+    "required_members",
+    "thumbprint",
+]
 
 MAX_KEYS = 256
 """Keys that one set may hold."""
@@ -110,6 +117,15 @@ def thumbprint(key: VerificationKey | PublicKey | bytes) -> str:
     material = key.material if isinstance(key, VerificationKey) else key
     canonical = json.dumps(required_members(material), separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def ec_thumbprint(curve: ec.EllipticCurve, x: bytes, y: bytes) -> str:
+    """Return `thumbprint` of the key with these coordinates, each at the curve's full length."""
+    crv = _CURVE_NAMES[curve.name]
+    members = (
+        f'{{"crv":"{crv}","kty":"EC","x":"{encode_base64url(x)}","y":"{encode_base64url(y)}"}}'
+    )
+    return hashlib.sha256(members.encode()).hexdigest()
 
 
 def _ec(value: Mapping[str, object], format: str) -> ec.EllipticCurvePublicKey:
