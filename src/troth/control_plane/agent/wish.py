@@ -35,11 +35,19 @@ def describe(
     identity: ProxyIdentity,
     trust_bundles: Mapping[str, bytes],
     peers: Sequence[JudgedPeer],
+    generations: Mapping[str, int],
 ) -> Wish:
     """Return what the proxy should do.
 
     An outbound service goes to the first admitted node, by node id, that has the wanted SPIFFE ID
     and advertises the service.
+
+    Args:
+        config: of this node.
+        identity: this node's SVID.
+        trust_bundles: trust domain ID to CA certificates, PEM.
+        peers: the other nodes, judged.
+        generations: node id to a number whose change ends that peer's connections once.
     """
     outbound: list[OutboundService] = []
     unreachable: list[str] = []
@@ -55,7 +63,7 @@ def describe(
             identity=identity,
             trust_bundles=trust_bundles,
             peers=tuple(
-                _admitted(peer)
+                _admitted(peer, generations.get(peer.member.node_id, 0))
                 for peer in peers
                 if peer.as_client.admitted or peer.member.node_id in called
             ),
@@ -67,11 +75,12 @@ def describe(
     )
 
 
-def _admitted(peer: JudgedPeer) -> AdmittedPeer:
+def _admitted(peer: JudgedPeer, generation: int) -> AdmittedPeer:
     return AdmittedPeer(
         node_id=peer.member.node_id,
         spiffe_id=peer.member.spiffe_id,
         key_pins=(peer.key_pin,) if peer.key_pin else (),
+        generation=generation,
         inbound=peer.as_client.admitted,
     )
 

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`troth agent`: the composition root of one node's agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from troth.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from troth.control_plane.agent.config import AgentConfig
+    from troth.control_plane.agent.ports import Membership
+    from troth.evidence.attester import Attester
+    from troth.formats.keys import VerificationKey
+
+__all__ = ["agent"]
+
+
+@click.command()
+@click.option(
+    "--config",
+    "-c",
+    "config_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="TOML file; docs/reference/agent.md lists every key.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least important lines to log, to standard error.",
+)
+@click.option(
+    "--write-bootstrap",
+    is_flag=True,
+    help="Write Envoy's bootstrap to the configured file and exit.",
+)
+@click.option("--stop-with-stdin", is_flag=True, hidden=True)
+def agent(config_path: Path, log_level: str, write_bootstrap: bool, stop_with_stdin: bool) -> None:  # noqa: FBT001 - click passes flags so
+    """Run the agent of one node, beside its Envoy.
+
+    It joins the mesh by attesting this machine, keeps the node's X.509-SVID fresh, follows the
+    server's feed, and configures the Envoy beside it through a Unix socket: which peers exist, and
+    that nobody else does. Start Envoy with the bootstrap that it writes:
+
+      envoy --config-path BOOTSTRAP --drain-time-s 0 --drain-strategy immediate
+
+    Prints one line of JSON when the node has joined. Ends with status 2 when the server refuses
+    the node, and says why.
+    """
+    from troth.adapters.server_errors import RefusedByServerError  # noqa: PLC0415 - start-up time
+    from troth.cli.logs import configure_logs  # noqa: PLC0415
+    from troth.cli.running import run_until_stopped  # noqa: PLC0415
+    from troth.control_plane.agent.config import AgentConfig  # noqa: PLC0415
+    from troth.control_plane.config_file import load_config  # noqa: PLC0415
+
+    config = load_config(config_path, AgentConfig)
+    configure_logs(log_level)
+    _write_bootstrap(config)
+    if write_bootstrap:
+        return
+    try:
+        run_until_stopped(_serve(config, config_path), with_stdin=stop_with_stdin)
+    except RefusedByServerError as exc:
+        for finding in exc.findings:
+            click.echo(json.dumps({"finding": finding.to_json()}), err=True)
+        raise
+
+
+async def _serve(config: AgentConfig, path: Path) -> None:
+    from troth.adapters.envoy_process import find_envoy  # noqa: PLC0415
+    from troth.adapters.server_client import ServerClient  # noqa: PLC0415
+    from troth.cli.running import print_ready  # noqa: PLC0415
+    from troth.control_plane.agent.node_agent import NodeAgent  # noqa: PLC0415
+    from troth.control_plane.envoy.descriptors import EnvoyDescriptors  # noqa: PLC0415
+    from troth.control_plane.envoy.xds import XdsServer  # noqa: PLC0415
+
+    def joined(membership: Membership) -> None:
+        print_ready(
+            node_id=membership.node_id,
+            spiffe_id=str(membership.spiffe_id),
+            expires=membership.expires.isoformat(),
+        )
+
+    binary = find_envoy(Path(config.envoy.binary) if config.envoy.binary else None)
+    server = ServerClient(
+        config.server.url,
+        trust_bundle=_read(config.server.trust_bundle, path, "server.trust_bundle").decode(),
+        server_id=config.server.spiffe_id,
+    )
+    try:
+        async with XdsServer(
+            socket=Path(config.envoy.xds_socket), descriptors=EnvoyDescriptors.load(binary)
+        ) as proxy:
+            await NodeAgent(
+                config,
+                server=server,
+                proxy=proxy,
+                attester=_attester(config, path),
+                verifier_keys=_verifier_keys(config, path),
+                on_joined=joined,
+            ).run()
+    finally:
+        await server.close()
+
+
+def _attester(config: AgentConfig, path: Path) -> Attester:
+    from troth.evidence.simulator import from_json  # noqa: PLC0415
+
+    section = config.attester
+    if not section.device:
+        raise ConfigurationError(
+            source=str(path), key="attester.device", accepted="the simulator's device file"
+        )
+    return from_json(_read(section.device, path, "attester.device"), source=section.device)
+
+
+def _verifier_keys(config: AgentConfig, path: Path) -> dict[str, Sequence[VerificationKey]]:
+    from troth.formats.keys import load_keys  # noqa: PLC0415
+
+    return {
+        section.name: load_keys(
+            _read(section.keys, path, f"verifiers.{section.name}.keys"), source=section.keys
+        )
+        for section in config.verifiers
+        if section.keys
+    }
+
+
+def _write_bootstrap(config: AgentConfig) -> None:
+    from troth.control_plane.envoy.bootstrap import bootstrap  # noqa: PLC0415
+
+    section = config.envoy
+    if not section.bootstrap:
+        return
+    admin = section.admin_socket or f"{section.xds_socket}.admin"
+    tree = bootstrap(
+        node_id=config.node.name, xds_socket=Path(section.xds_socket), admin_socket=Path(admin)
+    )
+    Path(section.bootstrap).write_text(json.dumps(tree, indent=1), encoding="utf-8")
+
+
+def _read(name: str, config_path: Path, key: str) -> bytes:
+    """Read a file named in the configuration; relative names start at the configuration file."""
+    path = config_path.parent / name
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigurationError(
+            source=str(config_path),
+            key=key,
+            value=name,
+            accepted=f"a readable file ({exc.strerror or exc})",
+        ) from exc

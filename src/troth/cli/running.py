@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a long-running command starts and stops.
+
+It ends cleanly by SIGINT, SIGTERM, or, where it was asked to, when its standard input closes: the
+last is for a parent that must not leave it behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+__all__ = ["print_ready", "run_until_stopped"]
+
+
+def run_until_stopped(work: Coroutine[Any, Any, None], *, with_stdin: bool) -> None:
+    """Run `work` until it ends, a signal asks to stop, or standard input closes.
+
+    Raises:
+        Exception: what `work` raised.
+    """
+    asyncio.run(_run(work, with_stdin=with_stdin))
+
+
+async def _run(work: Coroutine[Any, Any, None], *, with_stdin: bool) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    if with_stdin:
+        await _watch_stdin(stopped)
+    task = loop.create_task(work)
+    stopping = loop.create_task(stopped.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not task.done():
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _watch_stdin(stopped: asyncio.Event) -> None:
+    class Watcher(asyncio.Protocol):
+        def eof_received(self) -> None:
+            stopped.set()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            del exc
+            stopped.set()
+
+    await asyncio.get_running_loop().connect_read_pipe(Watcher, sys.stdin)
+
+
+def print_ready(**facts: object) -> None:
+    """Print the one line of JSON by which a starter learns that the process serves."""
+    print(json.dumps({"ready": True, **facts}), flush=True)  # noqa: T201 - the ready line is for the starter

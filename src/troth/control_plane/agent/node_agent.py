@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node's agent: join, renew, follow the feed, and keep the proxy to what follows from it.
+
+Everything the proxy does is a function of three things: this node's SVID, what the feed says of
+the others, and the clock. Whenever one of them changes, the whole wish is described anew and
+applied; equal wishes disturb nothing.
+
+- No SVID: the proxy gets nothing, so it listens nowhere.
+- A refusal at renewal wipes the SVID at once; a server that cannot be reached does not, the SVID
+  then ends by itself.
+- Without the gate, a connection ends at the deadline of the decision it was admitted on, although
+  its peer has renewed meanwhile: the peer's chain is replaced once at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random as pseudo_random
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import structlog
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from troth.clock import Clock, SystemClock
+from troth.control_plane.agent.config import AgentConfig
+from troth.control_plane.agent.peers import JudgedPeer, PeerTable
+from troth.control_plane.agent.ports import Membership, MeshProxy, MeshServer
+from troth.control_plane.agent.wish import describe
+from troth.control_plane.envoy.description import MeshDescription, ProxyIdentity
+from troth.control_plane.envoy.resources import MeshResources
+from troth.errors import AuthorizationError, FreshnessError, TrothError, UnavailableError
+from troth.evidence.attester import Attester
+from troth.formats.keys import VerificationKey, load_keys
+from troth.mesh.member import Service
+from troth.mesh.passport import TrustedVerifier
+from troth.mesh.peer_policy import PeerPolicy
+
+__all__ = ["NodeAgent"]
+
+_log = structlog.get_logger("troth.agent")
+
+_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.5, 30.0
+_REFUSED_RETRY_SECONDS = 30.0
+_APPLY_SECONDS = 10.0
+
+
+class NodeAgent:
+    """The agent of one node. `run` returns only by cancellation or by a refusal at the start."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        server: MeshServer,
+        proxy: MeshProxy,
+        attester: Attester,
+        verifier_keys: dict[str, Sequence[VerificationKey]] | None = None,
+        clock: Clock | None = None,
+        on_joined: Callable[[Membership], None] | None = None,
+    ) -> None:
+        """Put an agent together; nothing happens before `run`.
+
+        Args:
+            config: the node's configuration.
+            server: the server to join.
+            proxy: this node's proxy.
+            attester: makes this node's Evidence.
+            verifier_keys: result keys from files, by the Verifier's name.
+            clock: time.
+            on_joined: told once, after the first join.
+        """
+        self._config = config
+        self._server = server
+        self._proxy = proxy
+        self._attester = attester
+        self._verifier_keys = dict(verifier_keys or {})
+        self._clock = clock or SystemClock()
+        self._on_joined = on_joined
+        # One key for the agent's life: peers pin it, so a renewal must not change it.
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._membership: Membership | None = None
+        self._table: PeerTable | None = None
+        self._cuts: dict[str, tuple[int, datetime]] = {}
+        self._changed = asyncio.Event()
+        self._acknowledged = -1
+
+    async def run(self) -> None:
+        """Join, then serve until cancelled.
+
+        Raises:
+            AuthorizationError: the server refused this node at the start; the error has the
+                findings as far as the server tells them.
+        """
+        membership = await self._join_at_start()
+        self._adopt(membership)
+        if self._on_joined is not None:
+            self._on_joined(membership)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._renew())
+            tasks.create_task(self._follow())
+            tasks.create_task(self._keep_proxy())
+
+    async def _join_at_start(self) -> Membership:
+        retry = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await self._join()
+            except (UnavailableError, FreshnessError) as exc:
+                wait = _retry_after(exc, retry)
+                _log.warning("cannot join yet", why=str(exc), retry_in_seconds=round(wait, 1))
+                await asyncio.sleep(wait)
+                retry = min(2 * retry, _LAST_RETRY_SECONDS)
+
+    async def _join(self) -> Membership:
+        membership = await self._server.join(
+            self._attester,
+            self._key,
+            node_name=self._config.node.name,
+            services=[
+                Service(
+                    name=section.name,
+                    protocol=section.protocol,
+                    address=section.advertise or section.listen,
+                )
+                for section in self._config.inbound
+            ],
+        )
+        await self._load_result_keys()
+        return membership
+
+    async def _load_result_keys(self) -> None:
+        """Take the server's result keys for the Verifiers that have none from a file."""
+        wanted = [v.name for v in self._config.verifiers if not v.keys]
+        if not wanted:
+            return
+        published = load_keys(await self._server.result_keys(), source="the server's result keys")
+        for name in wanted:
+            self._verifier_keys[name] = published
+
+    def _adopt(self, membership: Membership) -> None:
+        self._membership = membership
+        if self._table is None:
+            self._table = PeerTable(
+                own_node_id=membership.node_id,
+                clients=PeerPolicy(rules=tuple(s.rule() for s in self._config.clients)),
+                servers=PeerPolicy(rules=tuple(s.rule() for s in self._config.servers)),
+            )
+        self._table.own_node_id = membership.node_id
+        self._table.verifiers = [
+            TrustedVerifier(name=name, keys=keys) for name, keys in self._verifier_keys.items()
+        ]
+        _log.info(
+            "member",
+            node_id=membership.node_id,
+            spiffe_id=str(membership.spiffe_id),
+            expires=membership.expires.isoformat(),
+        )
+        self._changed.set()
+
+    async def _renew(self) -> None:
+        retry = _FIRST_RETRY_SECONDS
+        wait = _spread(self._refresh_seconds())
+        while True:
+            await asyncio.sleep(wait)
+            try:
+                self._adopt(await self._join())
+            except (UnavailableError, FreshnessError) as exc:
+                wait = _retry_after(exc, retry)
+                retry = min(2 * retry, _LAST_RETRY_SECONDS)
+                _log.warning("renewal failed", why=str(exc), retry_in_seconds=round(wait, 1))
+            except AuthorizationError as exc:
+                self._membership = None
+                self._changed.set()
+                wait = _spread(_REFUSED_RETRY_SECONDS)
+                _log.error("no longer a member", why=str(exc), what_to_do=exc.remedy)
+            except TrothError as exc:
+                wait = _spread(_LAST_RETRY_SECONDS)
+                _log.error("renewal failed", why=str(exc), what_to_do=exc.remedy)
+            else:
+                retry = _FIRST_RETRY_SECONDS
+                wait = _spread(self._refresh_seconds())
+
+    def _refresh_seconds(self) -> float:
+        return self._membership.refresh_after.total_seconds() if self._membership else 0.0
+
+    async def _follow(self) -> None:
+        while True:
+            after = self._table.sequence if self._table and self._table.sequence >= 0 else None
+            try:
+                async for message in self._server.feed(after):
+                    if self._table is not None and self._table.apply(
+                        message, now=self._clock.now()
+                    ):
+                        self._changed.set()
+                    await self._acknowledge_unchanged()
+            except TrothError as exc:
+                # Not allowed (any more), or not our server: what is known ages until it lapses.
+                _log.warning("the feed is closed to us", why=str(exc))
+            await asyncio.sleep(_spread(1.0))
+
+    async def _acknowledge_unchanged(self) -> None:
+        """Acknowledge events that change nothing for this node's proxy."""
+        if self._table is not None and not self._changed.is_set():
+            await self._acknowledge(self._table.sequence)
+
+    async def _keep_proxy(self) -> None:
+        while True:
+            self._changed.clear()
+            now = self._clock.now()
+            sequence = self._table.sequence if self._table else -1
+            judged = self._table.judge(now=now) if self._table else []
+            resources, wake = self._resources(judged, now)
+            applying = asyncio.create_task(self._apply(resources, sequence))
+            try:
+                await self._wait_for_change(wake)
+            finally:
+                # What was published stays published; only the waiting for it ends.
+                applying.cancel()
+                await asyncio.wait({applying})
+
+    async def _apply(self, resources: MeshResources, sequence: int) -> None:
+        try:
+            await self._proxy.apply(resources, timeout_seconds=_APPLY_SECONDS)
+        except UnavailableError as exc:
+            _log.debug("no proxy has it yet", why=str(exc))
+        except TrothError as exc:
+            _log.error("the proxy refuses its configuration", why=str(exc))
+        else:
+            await self._acknowledge(sequence)
+
+    async def _acknowledge(self, sequence: int) -> None:
+        if sequence <= self._acknowledged:
+            return
+        with contextlib.suppress(TrothError):
+            await self._server.acknowledge(sequence)
+            self._acknowledged = sequence
+
+    def _resources(
+        self, judged: Sequence[JudgedPeer], now: datetime
+    ) -> tuple[MeshResources, datetime | None]:
+        """Return what the proxy gets now, and when that changes by itself."""
+        membership = self._membership
+        if membership is None or now >= membership.expires:
+            return MeshResources(secrets=(), clusters=(), listeners=()), None
+        wish = describe(
+            self._config,
+            identity=ProxyIdentity(
+                node_id=membership.node_id,
+                spiffe_id=str(membership.spiffe_id),
+                certificate_chain=membership.svid.encode_pem(),
+                private_key=membership.svid.encode_private_key(serialization.Encoding.PEM),
+            ),
+            trust_bundles={str(membership.bundle.trust_domain.id): membership.bundle.encode_pem()},
+            peers=judged,
+            generations=self._generations(judged, now),
+        )
+        self._say(wish.description, judged, wish.unreachable)
+        moments = [membership.expires, *(at for _, at in self._cuts.values())]
+        if self._table is not None and (lapse := self._table.next_change(judged, now=now)):
+            moments.append(lapse)
+        return MeshResources.build(wish.description), min(m for m in moments if m > now)
+
+    def _generations(self, judged: Sequence[JudgedPeer], now: datetime) -> dict[str, int]:
+        """Return each admitted peer's generation; it grows when its connections have to end."""
+        cuts: dict[str, tuple[int, datetime]] = {}
+        for peer in judged:
+            if peer.deadline is None:
+                continue
+            generation, cut_at = self._cuts.get(peer.member.node_id, (0, peer.deadline))
+            if now >= cut_at:
+                generation, cut_at = generation + 1, peer.deadline
+            cuts[peer.member.node_id] = (generation, cut_at)
+        self._cuts = cuts
+        return {node_id: generation for node_id, (generation, _) in cuts.items()}
+
+    def _say(
+        self, wish: MeshDescription, judged: Sequence[JudgedPeer], unreachable: Sequence[str]
+    ) -> None:
+        _log.info(
+            "peers",
+            admitted=[peer.node_id for peer in wish.peers],
+            refused={
+                peer.member.node_id: "; ".join(
+                    str(objection)
+                    for objection in (*peer.as_client.objections, *peer.as_server.objections)
+                )
+                or peer.objection
+                for peer in judged
+                if not peer.as_client.admitted and not peer.as_server.admitted
+            },
+            unreachable=list(unreachable),
+        )
+
+    async def _wait_for_change(self, at: datetime | None) -> None:
+        seconds = None if at is None else max((at - self._clock.now()).total_seconds(), 0.0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+
+
+def _retry_after(exc: TrothError, otherwise: float) -> float:
+    told = exc.retry_after_seconds if isinstance(exc, UnavailableError) else None
+    return told if told is not None else _spread(otherwise)
+
+
+def _spread(seconds: float) -> float:
+    # Jitter spreads a fleet's load; it protects nothing.
+    return seconds * pseudo_random.uniform(0.8, 1.0)  # noqa: S311 - see above
