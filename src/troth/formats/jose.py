@@ -41,6 +41,7 @@ from troth.formats.verification_key import VerificationKey
 __all__ = [
     "ALGORITHMS",
     "DEFAULT_ALGORITHMS",
+    "HEADER_LIMITS",
     "MAX_KEYS_TRIED",
     "check_times",
     "decode_json",
@@ -56,7 +57,9 @@ DEFAULT_ALGORITHMS: Final = frozenset(
 ALGORITHMS: Final = DEFAULT_ALGORITHMS | {"RS256", "RS384", "RS512"}
 """Every algorithm that a caller may allow."""
 
-_HEADER_LIMITS: Final = Limits(max_bytes=4096, max_items=256, max_depth=4)
+HEADER_LIMITS: Final = Limits(max_bytes=4096, max_items=256, max_depth=4)
+"""What decoding the header of one token may cost."""
+
 _YEAR_10000: Final = 253_402_300_800
 
 
@@ -115,8 +118,9 @@ def verify_jwt(
         DecodeError: not a JWT, or ambiguous; the payload is decoded only after the signature held.
         UnsupportedError: a critical header parameter, or another `typ`.
     """
-    if unknown := set(algorithms) - ALGORITHMS:
-        raise ApiMisuseError(f"not algorithms that Troth knows: {', '.join(sorted(unknown))}")
+    if not ALGORITHMS.issuperset(algorithms):
+        unknown = ", ".join(sorted(set(algorithms) - ALGORITHMS))
+        raise ApiMisuseError(f"not algorithms that Troth knows: {unknown}")
     text = _text(token, format, limits)
     parts = text.split(".", 3)
     if len(parts) != 3:
@@ -198,7 +202,7 @@ def _text(token: str | bytes, format: str, limits: Limits) -> str:
 
 def _decode_header(part: str, format: str) -> dict[str, object]:
     header = decode_json_object(
-        decode_base64url(part, format=format), format=f"{format} header", limits=_HEADER_LIMITS
+        decode_base64url(part, format=format), format=f"{format} header", limits=HEADER_LIMITS
     )
     if "crit" in header:
         raise UnsupportedError("has a critical header parameter", format=format)

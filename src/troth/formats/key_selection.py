@@ -44,7 +44,7 @@ def select_keys(
             remedy="add the signer's public key, or correct its kid, where these keys come from",
         )
     if len(fitting) > MAX_KEYS_TRIED:
-        raise LimitExceededError(format=format, limit="MAX_KEYS_TRIED", value=MAX_KEYS_TRIED)
+        raise LimitExceededError(format=format, limit="max_keys_tried", value=MAX_KEYS_TRIED)
     return fitting
 
 

@@ -84,7 +84,7 @@ def decode_csr(data: bytes) -> CertificateRequest:
         LimitExceededError: more than `MAX_REQUEST_BYTES`.
     """
     if len(data) > MAX_REQUEST_BYTES:
-        raise LimitExceededError(format=_FORMAT, limit="MAX_REQUEST_BYTES", value=MAX_REQUEST_BYTES)
+        raise LimitExceededError(format=_FORMAT, limit="max_request_bytes", value=MAX_REQUEST_BYTES)
     pem = data.lstrip().startswith(b"-----BEGIN ")
     try:
         request = x509.load_pem_x509_csr(data) if pem else x509.load_der_x509_csr(data)

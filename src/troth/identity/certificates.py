@@ -47,13 +47,13 @@ def decode_chain(data: bytes) -> tuple[x509.Certificate, ...]:
         LimitExceededError: more than `MAX_CHAIN_BYTES` or `MAX_CERTIFICATES`.
     """
     if len(data) > MAX_CHAIN_BYTES:
-        raise LimitExceededError(format=FORMAT, limit="MAX_CHAIN_BYTES", value=MAX_CHAIN_BYTES)
+        raise LimitExceededError(format=FORMAT, limit="max_chain_bytes", value=MAX_CHAIN_BYTES)
     pem = data.lstrip().startswith(b"-----BEGIN ")
     parts = _split_pem(data) if pem else _split_der(data)
     if not parts:
         raise DecodeError("there is no certificate", format=FORMAT)
     if len(parts) > MAX_CERTIFICATES:
-        raise LimitExceededError(format=FORMAT, limit="MAX_CERTIFICATES", value=MAX_CERTIFICATES)
+        raise LimitExceededError(format=FORMAT, limit="max_certificates", value=MAX_CERTIFICATES)
     load = x509.load_pem_x509_certificate if pem else x509.load_der_x509_certificate
     try:
         return tuple(map(load, parts))

@@ -76,7 +76,7 @@ class TrustBundle:
         for authorities in (self.x509_authorities, self.jwt_authorities):
             if len(authorities) > MAX_AUTHORITIES:
                 raise LimitExceededError(
-                    format=_FORMAT, limit="MAX_AUTHORITIES", value=MAX_AUTHORITIES
+                    format=_FORMAT, limit="max_authorities", value=MAX_AUTHORITIES
                 )
         if any(isinstance(key.material, bytes) for key in self.jwt_authorities):
             raise DecodeError("a symmetric key is no authority", format=_FORMAT)

@@ -227,7 +227,7 @@ class X509Authority:
             raise ApiMisuseError(f"node id {node_id[:64]!r} does not fit a Subject")
         if len(result) > MAX_RESULT_BYTES:
             raise LimitExceededError(
-                format="EAR in an X.509-SVID", limit="MAX_RESULT_BYTES", value=MAX_RESULT_BYTES
+                format="EAR in an X.509-SVID", limit="max_result_bytes", value=MAX_RESULT_BYTES
             )
         if not result.isascii():
             raise ApiMisuseError("an X.509-SVID carries its EAR as a JWT")

@@ -302,7 +302,7 @@ def test_a_result_has_a_longest_form() -> None:
     }
     ear = replace(EAR, submods={"psa": AFFIRMING, **many})
     assert len(token(ear)) > MAX_RESULT_BYTES
-    with pytest.raises(LimitExceededError, match="MAX_RESULT_BYTES"):
+    with pytest.raises(LimitExceededError, match="max_result_bytes"):
         member(result=token(ear))
 
 
