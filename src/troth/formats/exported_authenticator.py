@@ -372,7 +372,9 @@ def _verify_signature(leaf: bytes, scheme: int, signature: bytes, signed: bytes)
     try:
         key = x509.load_der_x509_certificate(leaf).public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
-        raise DecodeError("the leaf is not an X.509 certificate with a key that Troth knows", format=_FORMAT) from exc
+        raise DecodeError(
+            "the leaf is not an X.509 certificate with a key that Troth knows", format=_FORMAT
+        ) from exc
     try:
         if scheme == SignatureScheme.ECDSA_SECP256R1_SHA256 and _is_curve(key, "secp256r1"):
             _ec(key).verify(signature, signed, ec.ECDSA(hashes.SHA256()))
