@@ -102,7 +102,7 @@ static void put_closed(struct bytes *b, uint64_t id, enum reason reason, const c
 bool link_send(struct gate *g, struct bytes *frames, bool opens) {
     struct link *l = g->config->link;
     pthread_mutex_lock(&l->lock);
-    bool away = opens && l->state != UP && now() - l->down_since > AGENT_WAIT_MS * MILLISECOND;
+    bool away = opens && l->state == DOWN && now() - l->down_since > AGENT_WAIT_MS * MILLISECOND;
     bool fits = g->id != 0 && !g->lost && !away && l->out.size + frames->size <= MAX_QUEUE;
     if (fits && (opens || g->announced)) {  // else: admitted over a link that is gone; nobody asks
         g->announced = true;
@@ -349,7 +349,7 @@ static void tick(struct link *l, uint64_t t) {
     for (uint32_t i = 0; i < l->slot_count; i++)
         if (l->slots[i].deadline != 0 && l->slots[i].deadline <= t) touch(l, l->slots[i].gate);
     if (l->state == UP) return;
-    if (t - l->down_since > AGENT_WAIT_MS * MILLISECOND) lose_connections(l);
+    if (l->state == DOWN && t - l->down_since > AGENT_WAIT_MS * MILLISECOND) lose_connections(l);
     if (t < l->next_try) return;
     if (l->state == GREETING) lose(l, "it did not answer the greeting");
     else greet(l);

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.certificates import TestAuthority
+from support.certificates import Credential, TestAuthority
 
 __all__ = [
     "GATE_SOURCE",
@@ -87,8 +87,7 @@ def gate_filter(module: Path, agent: Path, role: str, **options: object) -> Conf
     }
 
 
-def tls(authority: TestAuthority, spiffe_id: str, *, server: bool) -> Config:
-    credential = authority.issue(spiffe_id)
+def tls(authority: TestAuthority, credential: Credential, *, server: bool) -> Config:
     common: Config = {
         "tls_certificates": [
             {
@@ -222,7 +221,7 @@ def cluster(name: str, port: int, **options: object) -> Config:
     }
 
 
-def protocol(http2: bool) -> Config:
+def protocol(*, http2: bool) -> Config:
     chosen = "http2_protocol_options" if http2 else "http_protocol_options"
     return {
         "typed_extension_protocol_options": {
@@ -235,7 +234,12 @@ def protocol(http2: bool) -> Config:
 
 
 def listener(
-    name: str, port: int, filters: list[Config], log: Path, socket: Config | None = None
+    name: str,
+    port: int,
+    filters: list[Config],
+    log: Path,
+    socket: Config | None = None,
+    **options: object,
 ) -> Config:
     chain: Config = {"filters": filters}
     if socket is not None:
@@ -246,6 +250,7 @@ def listener(
         "enable_reuse_port": True,
         "filter_chains": [chain],
         "access_log": access_log(log),
+        **options,
     }
 
 
@@ -377,6 +382,8 @@ class StockEnvoy:
                     "--log-level",
                     log_level,
                     "--disable-hot-restart",
+                    "--file-flush-interval-msec",
+                    "20",
                     "--drain-time-s",
                     "1",
                 ],
@@ -439,9 +446,8 @@ class StockEnvoy:
         await self.stop()
 
 
-async def log_lines(path: Path) -> AsyncIterator[Config]:
-    """Access-log records as they appear, from the beginning of the file."""
-    position = 0
+async def log_lines(path: Path, position: int) -> AsyncIterator[Config]:
+    """Access-log records from an offset on, as they appear."""
     while True:
         if path.exists():
             with path.open() as file:
