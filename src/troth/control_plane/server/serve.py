@@ -158,8 +158,7 @@ async def running_server(
             max_connections=_OPERATOR_CONNECTIONS,
         )
         stack.callback(config.admin_path.unlink, missing_ok=True)
-        for server in (public, admin):
-            stack.push_async_callback(server.stop)
+        stack.push_async_callback(_stopped, public, admin)
         # Streams end first, so that the listeners have nothing to wait for.
         stack.callback(context.hub.close)
         await asyncio.gather(public.start(), admin.start())
@@ -192,9 +191,7 @@ async def _compose(
     policy = _policy(config.verifier.policy)
     await registry_worker.run(_prepare, config, registry, endorsements, policy, clock)
     verifier = Verifier(
-        identity=VerifierIdentity(
-            developer="https://github.com/troth", build=__version__, name=config.verifier.name
-        ),
+        identity=VerifierIdentity(developer="Troth", build=__version__, name=config.verifier.name),
         endorsements=endorsements,
         policy=policy,
         evaluator=evaluator,
@@ -329,6 +326,10 @@ def _running(
         trust_bundle=bundle,
         context=context,
     )
+
+
+async def _stopped(*servers: HttpServer) -> None:
+    await asyncio.gather(*(server.stop() for server in servers))
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

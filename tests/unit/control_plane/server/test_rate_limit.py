@@ -5,7 +5,6 @@ import pytest
 
 from troth.control_plane.server.rate_limit import MAX_TRACKED_ADDRESSES, Rate, RateLimiter
 
-
 MANY = Rate(100, 100)
 
 
