@@ -62,6 +62,7 @@ class Mesh:
     inbound: dict[str, int]
     local: dict[tuple[str, str], int]
     web: HttpApplication
+    wire: StreamApplication
 
     def url(self, node_id: str, path: str) -> str:
         return f"http://127.0.0.1:{self.local[node_id, 'web']}{path}"
@@ -69,13 +70,13 @@ class Mesh:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh() -> AsyncIterator[Mesh]:
-    authority, web = TestAuthority(), HttpApplication()
+    authority, web, wire = TestAuthority(), HttpApplication(), StreamApplication()
     async with contextlib.AsyncExitStack() as stack:
         ports = iter(stack.enter_context(reserved_ports(9)))
         applications = {
             "web": await stack.enter_async_context(web.serve()),
             "rpc": await stack.enter_async_context(RpcApplication().serve()),
-            "wire": await stack.enter_async_context(StreamApplication().serve()),
+            "wire": await stack.enter_async_context(wire.serve()),
         }
         edge, cloud, fog = (MeshNode(name, authority) for name in ("edge", "cloud", "fog"))
         inbound = {name: next(ports) for name in SERVICES}
@@ -94,7 +95,7 @@ async def mesh() -> AsyncIterator[Mesh]:
         for node in (edge, cloud, fog):
             stack.push_async_callback(node.stop)
             await node.start()
-        yield Mesh(authority, edge, cloud, fog, inbound, local, web)
+        yield Mesh(authority, edge, cloud, fog, inbound, local, web, wire)
 
 
 async def test_http1_crosses_both_proxies_and_the_application_learns_the_peer(mesh: Mesh) -> None:
@@ -149,19 +150,23 @@ async def test_raw_tcp_crosses_both_proxies(mesh: Mesh) -> None:
         assert await reader.readexactly(len(data)) == data
 
 
-async def test_a_failing_request_is_not_repeated(mesh: Mesh) -> None:
-    """A header that asks Envoy for retries stops at the peer's proxy."""
+async def test_what_a_peer_says_of_itself_steers_nothing(mesh: Mesh) -> None:
+    """Neither who it is, nor where it is, nor how often to try."""
     before = len(mesh.web.requests)
-    async with _tls(mesh, "web", mesh.cloud.credential, "cloud", alpn="http/1.1") as (
-        reader,
-        writer,
-    ):
+    async with _tls(mesh, "web", mesh.cloud.credential, "cloud", alpn="http/1.1") as stream:
+        reader, writer = stream
         writer.write(
-            b"GET /fail HTTP/1.1\r\nhost: web\r\nx-envoy-retry-on: 5xx\r\n"
-            b"x-envoy-max-retries: 3\r\n\r\n"
+            b"GET /fail HTTP/1.1\r\nhost: web\r\n"
+            b"x-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 3\r\n"
+            b"x-forwarded-for: 198.51.100.7\r\n"
+            b"x-forwarded-client-cert: URI=spiffe://example.test/node/admin\r\n\r\n"
         )
         assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
-    assert len(mesh.web.requests) == before + 1
+    assert len(mesh.web.requests) == before + 1, "it was tried once"
+    seen = mesh.web.requests[-1]
+    assert not seen["x-forwarded-for"].endswith("198.51.100.7")
+    assert "admin" not in seen["x-forwarded-client-cert"]
+    assert f"URI={spiffe_id('cloud')}" in seen["x-forwarded-client-cert"]
 
 
 @pytest.mark.parametrize("service", ["web", "wire"])
@@ -401,13 +406,15 @@ async def test_a_refused_configuration_is_an_error_with_a_remedy(mesh: Mesh) -> 
     services = mesh.fog.outbound
     nowhere = Address("203.0.113.1", 1)
     try:
-        mesh.fog.outbound = (*services, replace(services[0], name="bad", listen=nowhere))
+        mesh.fog.outbound = (*services[1:], replace(services[0], name="bad", listen=nowhere))
         with pytest.raises(ProxyError, match="fog refused listeners version") as refusal:
             await mesh.fog.apply()
         assert "outbound/bad" in str(refusal.value)
         assert "no such address" in refusal.value.remedy
         (status,) = mesh.fog.xds.proxies
         assert "203.0.113.1" in status.refused[LISTENER]
+        # Envoy takes what is right of an update: the removal of a listener comes through.
+        assert (await mesh.fog.envoy.admin.listeners()).keys() == {"outbound/rpc", "outbound/wire"}
         async with _wire(mesh, "fog") as stream:
             await _echo(stream, b"the others stay")
     finally:
@@ -519,7 +526,8 @@ async def _refused(
     *,
     maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
 ) -> None:
-    """Assert that edge refuses, passes nothing on, and logs why."""
+    """Assert that edge refuses, does not even connect to the application, and logs why."""
+    before = mesh.wire.connections
     with socket.create_connection(("127.0.0.1", mesh.inbound["wire"])) as connection:
         client = "{}:{}".format(*connection.getsockname())
         connection.setblocking(False)  # noqa: FBT003 - its only parameter
@@ -539,6 +547,7 @@ async def _refused(
     assert record.service == "wire"
     assert not record.peer_is_proven
     assert record.peer_certificate == b""
+    assert mesh.wire.connections == before
     assert reason in record.transport_failure
 
 

@@ -108,6 +108,9 @@ class RpcApplication:
 class StreamApplication:
     """Echoes bytes."""
 
+    def __init__(self) -> None:
+        self.connections = 0
+
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[int]:
         server = await asyncio.start_server(self._client, "127.0.0.1", 0)
@@ -115,6 +118,7 @@ class StreamApplication:
             yield server.sockets[0].getsockname()[1]
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 writer.write(data)
