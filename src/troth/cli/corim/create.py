@@ -11,10 +11,10 @@ import click
 
 from troth.cli.corim.description import corim_from_description
 from troth.cli.corim.evidence import LEAVE_OUT, read_evidence
-from troth.cli.corim.files import parse_validity, read_file, write_file
+from troth.cli.corim.files import parse_validity, write_file
+from troth.cli.inputs import read_keys, read_operator_file
 from troth.errors import ConfigurationError
 from troth.formats.corim import Corim
-from troth.formats.keys import VerificationKey, load_keys
 
 __all__ = ["create"]
 
@@ -94,9 +94,9 @@ def _from_evidence(
     if with_key and unverified:
         raise click.UsageError("--with-key needs a --key that the Evidence was verified with.")
     node = read_evidence(
-        read_file(path),
+        read_operator_file(path),
         scheme_name=scheme or "",
-        keys=None if key_file is None else _keys(key_file),
+        keys=None if key_file is None else read_keys(key_file),
         allow_test_keys=allow_test_keys,
         allow_simulator=allow_simulator,
     )
@@ -110,10 +110,6 @@ def _from_evidence(
         model=model,
         validity=parse_validity(not_before, not_after, source="command line"),
     )
-
-
-def _keys(path: str) -> list[VerificationKey]:
-    return load_keys(read_file(path), source=path)
 
 
 def _file_name(corim: Corim) -> str:

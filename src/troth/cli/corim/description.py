@@ -16,7 +16,8 @@ from typing import Final
 import msgspec
 import yaml
 
-from troth.cli.corim.files import parse_validity, read_file
+from troth.cli.corim.files import parse_validity
+from troth.cli.inputs import read_operator_file
 from troth.control_plane.config_file import convert_config
 from troth.endorsement.build import (
     AttestKey,
@@ -198,7 +199,7 @@ class _Builder:
                 )
             material = each.key.encode()
             if each.key_file:
-                material = read_file(str(Path(self._path).parent / each.key_file))
+                material = read_operator_file(str(Path(self._path).parent / each.key_file))
             instance = self._octets(f"{place}.instance-id", each.instance_id)
             found.append(AttestKey(instance_id=instance, key=material))
         return found
@@ -223,7 +224,7 @@ class _Builder:
 
 
 def _parse(path: str) -> object:
-    data = read_file(path)
+    data = read_operator_file(path)
     kind = Path(path).suffix.lower()
     if kind == ".json":
         return decode_json_object(data, format=path)

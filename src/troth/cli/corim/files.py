@@ -1,42 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading and writing the files that `troth corim` works on."""
+"""Writing the files that `troth corim` makes, and the periods that it puts into them."""
 
 from __future__ import annotations
 
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from troth.errors import ConfigurationError, LimitExceededError
+from troth.errors import ConfigurationError
 from troth.formats.corim import Validity
 
-__all__ = ["parse_moment", "parse_validity", "read_file", "write_file"]
-
-MAX_FILE_BYTES = 2 * 1_048_576
-"""Twice what a CoRIM may have, so that the decoder can say what is too long about it."""
-
-
-def read_file(path: str) -> bytes:
-    """Return the content of a file, or of standard input for "-".
-
-    Raises:
-        ConfigurationError: it cannot be read.
-        LimitExceededError: longer than MAX_FILE_BYTES.
-    """
-    try:
-        if path == "-":
-            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-        else:
-            with Path(path).open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise ConfigurationError(
-            source=path, accepted=f"a readable file ({exc.strerror or exc})"
-        ) from exc
-    if len(data) > MAX_FILE_BYTES:
-        raise LimitExceededError(format=path, limit="MAX_FILE_BYTES", value=MAX_FILE_BYTES)
-    return data
+__all__ = ["parse_moment", "parse_validity", "write_file"]
 
 
 def write_file(path: Path, data: bytes, *, force: bool) -> None:

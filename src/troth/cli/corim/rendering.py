@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from uuid import UUID
 
+from troth.cli.inputs import printable
 from troth.endorsement.endorsements import endorsements_of
 from troth.errors import TrothError
 from troth.formats.cbor import Tag
@@ -179,23 +180,17 @@ def _identifier(tag: Tag) -> object:
 def _lines(key: str, value: object, depth: int) -> Iterator[str]:
     indent = "  " * depth
     if isinstance(value, Mapping):
-        yield f"{indent}{_safe(key)}"
+        yield f"{indent}{printable(key)}"
         for name, member in value.items():
             yield from _lines(str(name), member, depth + 1)
     elif isinstance(value, list) and any(isinstance(member, Mapping | list) for member in value):
         for number, member in enumerate(value):
             yield from _lines(f"{key}[{number}]", member, depth)
     elif isinstance(value, list):
-        yield f"{indent}{_safe(key)}"
-        yield from (f"{indent}  {_safe(str(member))}" for member in value)
+        yield f"{indent}{printable(key)}"
+        yield from (f"{indent}  {printable(str(member))}" for member in value)
     else:
         shown = "none" if value is None else value
         if isinstance(value, bool):
             shown = "yes" if value else "no"
-        yield f"{indent}{_safe(key)}: {_safe(str(shown))}"
-
-
-def _safe(text: str) -> str:
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
+        yield f"{indent}{printable(key)}: {printable(str(shown))}"

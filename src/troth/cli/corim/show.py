@@ -7,8 +7,8 @@ import json
 
 import click
 
-from troth.cli.corim.files import read_file
 from troth.cli.corim.rendering import describe, render
+from troth.cli.inputs import read_operator_file
 from troth.formats.corim import decode_any
 
 __all__ = ["show"]
@@ -24,7 +24,7 @@ def show(*, file: str, as_json: bool, scheme: str) -> None:
     Any profile is shown, also one that a Verifier would reject. A signature is not verified:
     see `troth corim verify`.
     """
-    data = read_file(file)
+    data = read_operator_file(file)
     described = describe(decode_any(data), source=file, scheme=scheme)
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))

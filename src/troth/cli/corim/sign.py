@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
-from troth.cli.corim.files import parse_moment, parse_validity, read_file, write_file
+from troth.cli.corim.files import parse_moment, parse_validity, write_file
+from troth.cli.inputs import read_keys, read_operator_file
 from troth.endorsement.endorsements import endorsements_of
 from troth.errors import UnsupportedError
 from troth.evidence.published_keys import PUBLISHED_KEYS
 from troth.formats.corim import Corim, SignedCorim, decode_any, sign_corim
-from troth.formats.keys import VerificationKey, load_keys, thumbprint
+from troth.formats.keys import VerificationKey, thumbprint
 from troth.formats.signer import LocalSigner, load_private_key
 
 __all__ = ["sign", "verify"]
@@ -47,7 +48,7 @@ def sign(
 
     It is read by the rules of its profile first: what could not be provisioned is not signed.
     """
-    corim = decode_any(read_file(file))
+    corim = decode_any(read_operator_file(file))
     if isinstance(corim, SignedCorim):
         raise UnsupportedError(
             f"signed already, by {corim.signer_name!r}",
@@ -55,7 +56,7 @@ def sign(
             remedy="Sign the CoRIM that is inside, if that is meant.",
         )
     endorsements_of(corim, source=file, scheme=scheme)
-    key = load_private_key(read_file(key_file), source=key_file)
+    key = load_private_key(read_operator_file(key_file), source=key_file)
     signer = LocalSigner(key, key_id=key_id)
     _warn_of_published(VerificationKey(signer.public_key, source=key_file))
     signed = sign_corim(
@@ -77,14 +78,14 @@ def sign(
 @click.option("--scheme", default="", metavar="NAME", help="What a CoRIM without a profile is about.")  # fmt: skip
 def verify(*, file: str, key_files: tuple[str, ...], at: str, scheme: str) -> None:
     """Verify the signed CoRIM in FILE and check it against its profile."""
-    corim = decode_any(read_file(file))
+    corim = decode_any(read_operator_file(file))
     if isinstance(corim, Corim):
         raise UnsupportedError(
             "not signed, so there is nothing to verify",
             format=file,
             remedy="Ask its author for a signed one, or look at it with `troth corim show`.",
         )
-    keys = [key for path in key_files for key in load_keys(read_file(path), source=path)]
+    keys = [key for path in key_files for key in read_keys(path)]
     now = parse_moment(at, source="command line", key="--at") if at else datetime.now(UTC)
     verified = corim.verify(keys, now=now)
     found = endorsements_of(verified.corim, source=file, scheme=scheme)
