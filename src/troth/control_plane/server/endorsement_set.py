@@ -9,6 +9,7 @@ comes to is applied only while the registry is still at that epoch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
@@ -74,8 +75,8 @@ class EndorsementSet:
                 corim = self._decode(held.data, now=held.provisioned_at)
                 store.provision(corim, now=held.provisioned_at, source=held.source)
         for identifier in self._registry.withdrawn_parts():
-            # A part of a CoRIM that is itself withdrawn is not there any more.
-            if any(each.id == identifier.partition("/")[0] for each in store.list(now=now)):
+            # What is gone already, with its CoRIM or its tag, cannot be withdrawn once more.
+            with contextlib.suppress(ConflictError):
                 store.withdraw(identifier, now=now)
         self._store, self.epoch = store, epoch
 
