@@ -148,7 +148,11 @@ async def test_envoy_dies_with_its_owner_however_that_dies(
         "asyncio.run(main(Path(sys.argv[1])))\n"
     )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(owner), str(directory), stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        str(owner),
+        str(directory),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(directory)},  # it cannot clean up after itself
     )
     assert process.stdout is not None
     pid = int(await asyncio.wait_for(process.stdout.readline(), 30))
