@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's files: what an operator would write before the first start."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from troth.cli.demo.platforms import CHANGED, CLOUD, EDGE, Platforms
+from troth.cli.demo.ports import PortReservation
+
+__all__ = ["TRUST_DOMAIN", "NodeSetting", "Setting"]
+
+TRUST_DOMAIN = "demo.example"
+VERIFIER = "demo-verifier"
+ROLES = {CLOUD: "cloud node", EDGE: "edge node", CHANGED: "edge node"}
+PEER_OF = {CLOUD: EDGE, EDGE: CLOUD, CHANGED: CLOUD}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSetting:
+    """One node's files and ports."""
+
+    name: str
+    role: str
+    config: Path
+    bootstrap: Path
+    access_log: Path
+    http_port: int
+    tcp_port: int
+
+
+class Setting:
+    """A directory with everything the demo's processes are told."""
+
+    def __init__(self, directory: Path, ports: PortReservation) -> None:
+        self.directory = directory
+        self.platforms = Platforms.create(os.urandom)
+        self.devices = self.platforms.write_devices(directory)
+        self.corims = self.platforms.write_corims(directory)
+        self._ports = ports
+        self._inbound = {
+            (name, kind): ports.take()
+            for name in (CLOUD, EDGE, CHANGED)
+            for kind in ("http", "tcp")
+        }
+
+    def write_server(self) -> Path:
+        """Write the server's configuration."""
+        entries = "".join(
+            f"""
+[[entries]]
+spiffe_id = {_text(_spiffe_id(name))}
+selectors = [{_text("instance:" + platform.instance_id.hex())}]
+hint = {_text(f"{name}, a simulated platform")}
+"""
+            for name, platform in self.platforms.by_name.items()
+        )
+        path = self.directory / "server.toml"
+        path.write_text(
+            f"""\
+trust_domain = {_text(TRUST_DOMAIN)}
+listen = "127.0.0.1:0"
+data_dir = {_text(str(self.directory / "server"))}
+# Insecure: the demo's platforms are simulated. Without this line they would be refused.
+allow_simulator = true
+
+[verifier]
+name = {_text(VERIFIER)}
+corims = [{", ".join(_text(str(corim)) for corim in self.corims)}]
+{entries}"""
+        )
+        return path
+
+    def write_node(
+        self, name: str, *, server: dict[str, object], service: dict[str, object]
+    ) -> NodeSetting:
+        """Write one agent's configuration; `server` and `service` are their ready lines."""
+        peer = PEER_OF[name]
+        rule = f"""\
+peers = [{_text(f"spiffe://{TRUST_DOMAIN}/*")}]
+model = "passport"
+min_tier = "measured"
+verifiers = [{_text(VERIFIER)}]
+# Insecure: the peers are simulated.
+allow_insecure = true
+"""
+        http_port, tcp_port = self._ports.take(), self._ports.take()
+        setting = NodeSetting(
+            name=name,
+            role=ROLES[name],
+            config=self.directory / f"{name}.toml",
+            bootstrap=self.directory / f"{name}-envoy.json",
+            access_log=self.directory / f"{name}-access.log",
+            http_port=http_port,
+            tcp_port=tcp_port,
+        )
+        setting.config.write_text(
+            f"""\
+[node]
+name = {_text(name)}
+
+[server]
+url = {_text(str(server["url"]))}
+trust_bundle = {_text(str(server["trust_bundle"]))}
+spiffe_id = {_text(str(server["spiffe_id"]))}
+
+[attester]
+kind = "simulator"
+device = {_text(str(self.devices[name]))}
+
+[envoy]
+xds_socket = {_text(str(self.directory / f"{name}.xds"))}
+admin_socket = {_text(str(self.directory / f"{name}.adm"))}
+bootstrap = {_text(str(setting.bootstrap))}
+access_log = {_text(str(setting.access_log))}
+
+[[inbound]]
+name = "web"
+protocol = "http"
+listen = "127.0.0.1:{self._inbound[name, "http"]}"
+upstream = "127.0.0.1:{service["http"]}"
+
+[[inbound]]
+name = "ticker"
+protocol = "tcp"
+listen = "127.0.0.1:{self._inbound[name, "tcp"]}"
+upstream = "127.0.0.1:{service["tcp"]}"
+
+[[outbound]]
+name = "web"
+peer = {_text(_spiffe_id(peer))}
+protocol = "http"
+listen = "127.0.0.1:{http_port}"
+
+[[outbound]]
+name = "ticker"
+peer = {_text(_spiffe_id(peer))}
+protocol = "tcp"
+listen = "127.0.0.1:{tcp_port}"
+
+[[clients]]
+{rule}
+[[servers]]
+{rule}
+[[verifiers]]
+name = {_text(VERIFIER)}
+"""
+        )
+        return setting
+
+
+def _spiffe_id(name: str) -> str:
+    return f"spiffe://{TRUST_DOMAIN}/node/{name}"
+
+
+def _text(value: str) -> str:
+    """Return a TOML basic string; JSON's escapes are a subset of its."""
+    return json.dumps(value)
