@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,8 @@ class World:
     def platform(
         self, role: str = "edge", options: PsaOptions | CcaOptions | None = None, **entry: Any
     ) -> SimulatedPlatform:
-        """Make a platform that is endorsed and registered from the start."""
-        made = new_platform(options)
+        """Make a platform that is endorsed and registered from the start, each of its own model."""
+        made = new_platform(replace(options or PsaOptions(), model=role[:8]))
         self.endorse(made, f"maker-of-{role}")
         self.entries.append(entry_for(made, role, **entry))
         return made

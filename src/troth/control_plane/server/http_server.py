@@ -34,7 +34,7 @@ _STATE_KEY = "troth.caller"
 _UCRED = struct.Struct("3i")  # pid, uid, gid (unix(7))
 _BACKLOG = 1024
 _KEEP_ALIVE_SECONDS = 30
-_STOP_SECONDS = 3
+_STOP_SECONDS = 0.5
 _START_SECONDS = 10.0
 
 
@@ -124,7 +124,6 @@ class HttpServer:
             proxy_headers=False,
             limit_concurrency=max_connections,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_STOP_SECONDS,
             backlog=_BACKLOG,
         )
         config.load()
@@ -157,6 +156,10 @@ class HttpServer:
         """Take no new requests, let the running ones end for a moment, then end them."""
         self._server.should_exit = True
         if self._task is not None:
+            await asyncio.wait([self._task], timeout=_STOP_SECONDS)
+            # Mostly idle ones whose clients do not answer the end of TLS.
+            for connection in list(self._server.server_state.connections):
+                connection.transport.abort()
             await self._task
         self._listener.close()
 

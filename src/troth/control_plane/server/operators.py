@@ -167,7 +167,7 @@ class Operators:
                 )
             except ConflictError:
                 # Another server on the same registry was faster.
-                await self._registry_worker.run(self._endorsements.load, now=withdrawal.at)
+                await self._registry_worker.run(self._reload_without, gone.id, withdrawal.at)
                 continue
             return await self._outcome(gone, withdrawal, concerned, changes)
         raise UnavailableError(
