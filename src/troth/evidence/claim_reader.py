@@ -7,11 +7,11 @@ one in the wrong type or size. Each refusal names the claim and its key.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Collection, Mapping
 
 from troth.errors import DecodeError
 from troth.formats.cbor import Tag
+from troth.formats.quoting import shown
 
 __all__ = ["DIGEST_SIZES", "UEID_RAND_SIZE", "ClaimReader", "jsonable"]
 
@@ -83,12 +83,10 @@ class ClaimReader:
             raise self._wrong(key, name, "an integer")
         return value
 
-    def array(self, key: int, name: str, *, required: bool = True) -> list[object]:
-        """Return an array."""
+    def array(self, key: int, name: str) -> list[object]:
+        """Return an array; it must be there."""
         value = self._claims.get(key)
         if type(value) is not list:
-            if key not in self._claims and not required:
-                return []
             raise self._wrong(key, name, "an array")
         return value
 
@@ -104,9 +102,7 @@ class ClaimReader:
         if key not in self._claims:
             return self.error(key, name, "is missing")
         value = self._claims[key]
-        return self.error(
-            key, name, f"is {_kind(value)} {reprlib.repr(value)}; expected {expected}"
-        )
+        return self.error(key, name, f"is {_kind(value)} {shown(value)}; expected {expected}")
 
 
 def jsonable(value: object) -> object:

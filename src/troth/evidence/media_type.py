@@ -6,6 +6,7 @@ from __future__ import annotations
 from troth.errors import DecodeError
 from troth.formats.eat import normalise_media_type
 from troth.formats.media_type import parse_media_type
+from troth.formats.quoting import shown
 
 __all__ = ["refuse_other_profile"]
 
@@ -29,5 +30,5 @@ def refuse_other_profile(media_type: str, *accepted: str, format: str) -> None:
     stated = parameters.get("eat_profile") or parameters.get("profile")
     if stated and stated not in accepted:
         raise DecodeError(
-            f"came as {media_type}, but its own profile is {accepted[0]}", format=format
+            f"came as {shown(media_type)}, but its own profile is {accepted[0]}", format=format
         )

@@ -15,6 +15,7 @@ from typing import Any
 from troth.errors import ConfigurationError, DecodeError, UnsupportedError
 from troth.evidence.evidence import Scheme
 from troth.formats.eat import normalise_media_type
+from troth.formats.quoting import shown
 
 __all__ = ["SCHEMES", "Loader", "by_media_type", "detect", "scheme"]
 
@@ -87,6 +88,6 @@ def by_media_type(media_type: str, *, schemes: Mapping[str, Loader] = SCHEMES) -
             return name
         known += own
     raise UnsupportedError(
-        f"{wanted} is none that a scheme travels under; known are {', '.join(known)}",
+        f"{shown(wanted)} is none that a scheme travels under; known are {', '.join(known)}",
         format="media type",
     )

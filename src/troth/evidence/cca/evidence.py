@@ -22,6 +22,7 @@ from troth.formats import cbor
 from troth.formats.cose import Sign1
 from troth.formats.eat import eat_media_type
 from troth.formats.limits import Limits
+from troth.formats.quoting import shown
 
 __all__ = [
     "COLLECTION_TAG",
@@ -161,11 +162,9 @@ def _wrapper(item: object) -> tuple[dict[int, bytes], int]:
         if label not in item.value:
             raise DecodeError(f"entry {label} ({name}) is missing", format=_FORMAT)
     if len(item.value) != 2:
-        others = ", ".join(
-            repr(label) for label in item.value if label not in {PLATFORM_LABEL, REALM_LABEL}
-        )
+        others = [label for label in item.value if label not in {PLATFORM_LABEL, REALM_LABEL}]
         # Nothing would sign them, nor tie them to the two tokens.
-        raise UnsupportedError(f"entries that Troth does not know: {others}", format=_FORMAT)
+        raise UnsupportedError(f"entries that Troth does not know: {shown(others)}", format=_FORMAT)
     return {
         label: _entry(value, f"entry {label}", item.number) for label, value in item.value.items()
     }, item.number

@@ -13,6 +13,7 @@ from troth.errors import UnsupportedError
 from troth.evidence.claim_reader import DIGEST_SIZES, ClaimReader
 from troth.evidence.lifecycle import Lifecycle
 from troth.evidence.software_component import SoftwareComponent, decode_software_components
+from troth.formats.quoting import shown
 
 __all__ = ["PLATFORM_PROFILES", "PlatformClaims", "decode_platform_claims"]
 
@@ -102,7 +103,7 @@ def decode_platform_claims(claims: object) -> PlatformClaims:
     profile = reader.text(_PROFILE, "profile")
     if profile not in PLATFORM_PROFILES:
         raise UnsupportedError(
-            f"claim {_PROFILE} (profile) is {profile!r}; known are {', '.join(PLATFORM_PROFILES)}",
+            f"claim {_PROFILE} (profile) is {shown(profile)}; known are {', '.join(PLATFORM_PROFILES)}",
             format=_FORMAT,
         )
     lifecycle_value = reader.integer(_LIFECYCLE, "security-lifecycle")

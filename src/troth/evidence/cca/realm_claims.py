@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 from troth.errors import UnsupportedError
 from troth.evidence.claim_reader import DIGEST_SIZES, ClaimReader
+from troth.formats.quoting import shown
 
 __all__ = ["REALM_HASHES", "REALM_PROFILES", "RealmClaims", "decode_realm_claims"]
 
@@ -166,7 +167,7 @@ def _profile(reader: ClaimReader) -> str:
     if profile not in REALM_PROFILES or (not profile and reader.has(_PROFILE)):
         known = ", ".join(name for name in REALM_PROFILES if name)
         raise UnsupportedError(
-            f"claim {_PROFILE} (profile) is {profile!r}; known are {known}, or no such claim",
+            f"claim {_PROFILE} (profile) is {shown(profile)}; known are {known}, or no such claim",
             format=_FORMAT,
         )
     return profile
@@ -182,7 +183,7 @@ def _public_key_hash(reader: ClaimReader) -> str:
     name = reader.text(_PUBLIC_KEY_HASH, "cca-realm-public-key-hash-algo-id")
     if name not in REALM_HASHES:
         raise UnsupportedError(
-            f"claim {_PUBLIC_KEY_HASH} (cca-realm-public-key-hash-algo-id) is {name!r}; "
+            f"claim {_PUBLIC_KEY_HASH} (cca-realm-public-key-hash-algo-id) is {shown(name)}; "
             f"known are {', '.join(REALM_HASHES)}",
             format=_FORMAT,
         )
@@ -210,7 +211,9 @@ def _mec_policy(reader: ClaimReader, profile: str) -> str:
         return _choice(reader, _MEC_POLICY, name, _MEC_POLICIES, required=profile == REALM_2_0_0)
     policy = reader.text(_MEC_POLICY_TEXT, name, required=False)
     if reader.has(_MEC_POLICY_TEXT) and policy not in _MEC_POLICIES.values():
-        raise reader.error(_MEC_POLICY_TEXT, name, f'is {policy!r}; expected "shared" or "private"')
+        raise reader.error(
+            _MEC_POLICY_TEXT, name, f'is {shown(policy)}; expected "shared" or "private"'
+        )
     return policy
 
 

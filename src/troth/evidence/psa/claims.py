@@ -30,6 +30,7 @@ from troth.evidence.claim_reader import DIGEST_SIZES, ClaimReader
 from troth.evidence.lifecycle import Lifecycle
 from troth.evidence.software_component import SoftwareComponent, decode_software_components
 from troth.formats.eat import eat_media_type
+from troth.formats.quoting import shown
 
 __all__ = ["PROFILES", "PsaClaims", "PsaProfile", "decode_claims"]
 
@@ -254,7 +255,7 @@ def _profile(reader: ClaimReader) -> PsaProfile:
     profile = PROFILES.get(name)
     if profile is None or profile.profile != key:
         raise UnsupportedError(
-            f"claim {key} (profile) is {name!r}; known are {', '.join(PROFILES)}",
+            f"claim {key} (profile) is {shown(name)}; known are {', '.join(PROFILES)}",
             format=_FORMAT,
             remedy=_CCA_REMEDY if "cca" in name.lower() else "",
         )
@@ -301,7 +302,7 @@ def _certification_reference(reader: ClaimReader, profile: PsaProfile) -> str:
         raise reader.error(
             key,
             "certification-reference",
-            f"is {value!r}; expected {profile.certification_reference_form.pattern}",
+            f"is {shown(value)}; expected {profile.certification_reference_form.pattern}",
         )
     return value
 

@@ -335,3 +335,11 @@ def test_every_published_claims_set_is_one_of_the_above() -> None:
     names = {file.stem for file in (vectors("psa") / "rfc9783-claims").glob("*.diag")}
     expected = {f"FAIL_{reason}" for reason in _REASONS} | {"GOOD_full", "GOOD_mandatory_only"}
     assert names == expected
+
+
+@pytest.mark.parametrize("key", [265, 2398, 10, 2395])
+def test_messages_about_hostile_claims_are_short_and_on_one_line(key: int) -> None:
+    with pytest.raises(DecodeError) as e:
+        decode_claims({**_TFM, key: "x\n" * 5000})
+    assert len(str(e.value)) < 400
+    assert "\n" not in str(e.value)
