@@ -27,7 +27,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "server": ("troth.cli.server:server", "Run the server: registry, Verifier, SVID issuing, feed"),
     "agent": ("troth.cli.agent:agent", "Run the agent of one node, beside its Envoy"),
     "verifier": ("troth.cli.verifier:verifier", "Run a Verifier alone"),
-    "demo": ("troth.cli.demo:demo", "Show the main job with real parts on this machine"),
+    "demo": ("troth.cli.demo.command:demo", "Show the main job with real parts on this machine"),
     "verify": ("troth.cli.verify:verify", "Verify and appraise one piece of Evidence"),
     "explain": ("troth.cli.explain:explain", "Say in words what a result or refusal means"),
     "corim": ("troth.cli.corim:corim", "Make, show and sign Reference Values"),

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Envoys saw of each other, and what clients of open connections notice.
+
+Peers are read from the certificates in the access logs, and the results in those certificates are
+verified with the Verifier's key: the registry is not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from troth.console.report import PeerView
+from troth.control_plane.envoy.access_log import (
+    AccessLogRecord,
+    Direction,
+    RecordKind,
+    decode_access_log_line,
+)
+from troth.errors import UnavailableError
+from troth.identity.attestation_result import attestation_result
+from troth.identity.x509_svid import X509Svid
+from troth.mesh.passport import TrustedVerifier, read_passport
+
+__all__ = ["EndedConnection", "find_record", "http_stream", "peer_view", "tcp_stream"]
+
+_LOG_SECONDS = 5.0
+
+
+async def find_record(
+    log: Path, direction: Direction, *, path: str, after: datetime
+) -> AccessLogRecord:
+    """Wait for the line about the request for `path` in an Envoy's access log.
+
+    Raises:
+        UnavailableError: it does not come.
+    """
+    deadline = time.monotonic() + _LOG_SECONDS
+    while time.monotonic() < deadline:
+        for line in reversed(_lines(log)):
+            record = decode_access_log_line(line)
+            if (
+                record.kind is RecordKind.REQUEST
+                and record.direction is direction
+                and record.path == path
+                and record.started_at >= after
+            ):
+                return record
+        await asyncio.sleep(0.05)
+    raise UnavailableError(f"{log.name} has no {direction.value} line about {path}")
+
+
+def _lines(log: Path) -> list[bytes]:
+    return log.read_bytes().splitlines() if log.exists() else []
+
+
+def peer_view(record: AccessLogRecord, verifier: TrustedVerifier) -> PeerView:
+    """Return what the peer's certificate proves.
+
+    Raises:
+        DecodeError, VerificationError: it proves nothing.
+    """
+    svid = X509Svid.decode(record.peer_certificate)
+    token = attestation_result(svid)
+    if token is None:
+        raise UnavailableError(f"the certificate of {svid.spiffe_id} carries no result")
+    passport = read_passport(
+        token,
+        key_digest=hashlib.sha256(svid.spki).digest(),
+        verifiers=[verifier],
+        now=datetime.now(UTC),
+    )
+    result = passport.result
+    return PeerView(
+        spiffe_id=str(svid.spiffe_id),
+        scheme=passport.scheme,
+        status=result.status,
+        tier=result.tier.value,
+        # The result was issued for the key in the certificate that TLS verified; no more.
+        binding="credential",
+        result_age_seconds=max((record.started_at - result.issued).total_seconds(), 0.0),
+        verifier=result.verifier,
+        tls_version=record.tls_version,
+        insecure=result.insecure,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedConnection:
+    """How an open connection ended.
+
+    Attributes:
+        what: for people.
+        at: monotonic seconds when its client noticed.
+        octets: received before.
+        observed: what the client saw.
+    """
+
+    what: str
+    at: float
+    octets: int
+    observed: str
+
+
+class OpenConnection:
+    """A connection on which data keeps coming, until it does not."""
+
+    def __init__(
+        self, what: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, prefix: str
+    ) -> None:
+        self._what, self._prefix = what, prefix
+        self._reader, self._writer = reader, writer
+        self.flowing = asyncio.Event()
+        self.ended: asyncio.Task[EndedConnection] = asyncio.create_task(self._read())
+
+    async def _read(self) -> EndedConnection:
+        octets = 0
+        observed = "end of the stream"
+        try:
+            while data := await self._reader.read(4096):
+                octets += len(data)
+                if octets > 256:
+                    self.flowing.set()
+        except ConnectionError as exc:
+            observed = f"{type(exc).__name__}"
+        at = time.monotonic()
+        self._writer.close()
+        return EndedConnection(
+            what=self._what, at=at, octets=octets, observed=f"{self._prefix}{observed}"
+        )
+
+
+async def http_stream(port: int) -> OpenConnection:
+    """Ask for the endless response through the local Envoy."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /stream HTTP/1.1\r\nhost: demo\r\n\r\n")
+    await writer.drain()
+    return OpenConnection("HTTP stream", reader, writer, "response cut: ")
+
+
+async def tcp_stream(port: int) -> OpenConnection:
+    """Start the raw TCP ticker through the local Envoy."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"go\n")
+    await writer.drain()
+    return OpenConnection("raw TCP", reader, writer, "connection cut: ")
