@@ -4,8 +4,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from support.appraisal import GOOD, NOW, UNCHECKED, case
 
+from support.appraisal import GOOD, NOW, UNCHECKED, case
 from troth.formats.ar4si import TrustTier, TrustworthinessVector
 from troth.verifier.finding import Finding
 from troth.verifier.policy import MAX_POLICY_BYTES, AppraisalPolicy, PolicyVerdict
@@ -71,7 +71,11 @@ def test_the_default_policy_is_clean_and_its_digest_is_that_of_its_text() -> Non
         (HEAD + "findings := []\n", None, "no rule status"),
         ("package policy\n", None, "no rule"),
         ("package policy\nallow := true\n", None, "no rule"),
-        (HEAD + 'status := "affirming" if input.claims.nothing\n', 3, "undefined for this Evidence"),
+        (
+            HEAD + 'status := "affirming" if input.claims.nothing\n',
+            3,
+            "undefined for this Evidence",
+        ),
         (HEAD + 'status := "affirming" if not debugging\n', 3, "undefined variable 'debugging'"),
         (HEAD + 'status := "affirming" if not f(1)\n', 3, "unknown function 'f'"),
         (HEAD + 'status := "affirming" {{{\n', 3, "does not parse"),
@@ -87,8 +91,16 @@ def test_the_default_policy_is_clean_and_its_digest_is_that_of_its_text() -> Non
         (HEAD + 'status := "affirming"\nvector := [2]\n', 4, "not an object"),
         (HEAD + 'status := "affirming"\nfindings := "none"\n', 4, "not a set or array"),
         (HEAD + 'status := "affirming"\nfindings := [{"expected": "x"}]\n', 4, "no claim"),
-        (HEAD + 'status := "affirming"\nfindings := [{"claim": "x", "severity": "bad"}]\n', 4, "bad"),
-        (HEAD + 'status := "affirming"\nfindings := numbers.range(1, 65)\n', 4, "MAX_POLICY_FINDINGS"),
+        (
+            HEAD + 'status := "affirming"\nfindings := [{"claim": "x", "severity": "bad"}]\n',
+            4,
+            "bad",
+        ),
+        (
+            HEAD + 'status := "affirming"\nfindings := numbers.range(1, 65)\n',
+            4,
+            "MAX_POLICY_FINDINGS",
+        ),
         (HEAD + 'status := "affirming"\nadded_claims := 1\n', 4, "not an object"),
         ("package policy\nexecutables = 2 { input.nothing }\n", 2, "undefined for this Evidence"),
         ('package policy\nexecutables = "SURE"\n', 2, "SURE"),
@@ -96,7 +108,11 @@ def test_the_default_policy_is_clean_and_its_digest_is_that_of_its_text() -> Non
         ("package policy\ntrust_claims := {}\n", 2, "sets no claim"),
         ('package policy\ntrust_claims := {"executables": 0}\n', 2, "sets no claim"),
         ('package policy\ntrust_claims := {"executables": 2}\nextensions := [1]\n', 3, "no name"),
-        ('package policy\ntrust_claims := {"executables": 2}\nextensions := 1\n', 3, "not an array"),
+        (
+            'package policy\ntrust_claims := {"executables": 2}\nextensions := 1\n',
+            3,
+            "not an array",
+        ),
         ("#" * (MAX_POLICY_BYTES + 1), None, "MAX_POLICY_BYTES"),
     ],
 )
@@ -278,7 +294,7 @@ def test_the_time_is_the_appraisals_one_clock_reading() -> None:
     ],
 )
 def test_a_policy_is_repeatable_unless_it_looks_at_time_or_nonces(
-    rule: str, repeatable: bool
+    rule: str, *, repeatable: bool
 ) -> None:
     assert policy(HEAD + rule + "\n").repeatable is repeatable
 
@@ -295,7 +311,9 @@ def test_veraisons_rules_override_claims_and_leave_the_rest() -> None:
 
 def test_veraisons_status_may_lower_and_not_raise() -> None:
     assert verdict("package policy\nstatus = CONTRAINDICATED\n").status is TrustTier.CONTRAINDICATED
-    assert verdict("package policy\nstatus = AFFIRMING\n", vector=WARNED).status is TrustTier.WARNING
+    assert (
+        verdict("package policy\nstatus = AFFIRMING\n", vector=WARNED).status is TrustTier.WARNING
+    )
     assert verdict('package policy\nstatus = "warning"\n').status is TrustTier.WARNING
     assert verdict("package policy\nstatus = 0\n").status is TrustTier.AFFIRMING
 

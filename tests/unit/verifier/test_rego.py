@@ -8,7 +8,9 @@ import pytest
 from troth.verifier.rego import DirectEvaluator, Evaluation, Program, is_builtin
 
 
-def evaluate(text: str, document: dict[str, object] | None = None, *, data: str = "{}") -> Evaluation:
+def evaluate(
+    text: str, document: dict[str, object] | None = None, *, data: str = "{}"
+) -> Evaluation:
     program = Program((("policy.rego", text),), "p/x", data, text + data)
     return DirectEvaluator().evaluate(program, document or {})
 
@@ -28,7 +30,7 @@ def evaluate(text: str, document: dict[str, object] | None = None, *, data: str 
 )
 def test_a_claim_cannot_write_into_the_verdict(hostile: str) -> None:
     """rego-cpp adds no escapes to strings that it prints."""
-    found = evaluate("package p\nx := {\"said\": input.claim}", {"claim": hostile})
+    found = evaluate('package p\nx := {"said": input.claim}', {"claim": hostile})
     assert found.failure == ""
     assert isinstance(found.value, dict)
     assert set(found.value) == {"said"}
@@ -64,7 +66,7 @@ def test_a_hostile_name_of_a_member_is_made_harmless_too() -> None:
     ],
 )
 def test_values_arrive_whole_or_as_text(value: object, seen: object) -> None:
-    found = evaluate("package p\nx := {\"v\": input.v}", {"v": value})
+    found = evaluate('package p\nx := {"v": input.v}', {"v": value})
     assert found.value == {"v": seen}
 
 
