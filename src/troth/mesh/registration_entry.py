@@ -12,10 +12,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from troth.errors import AuthorizationError, DecodeError
+from troth.identity.selector import Selector
 from troth.mesh.tier import Tier
 from troth.verifier.result import AttestationResult
 
-__all__ = ["MAX_SELECTORS", "RegistrationEntry", "Selector", "device_key", "match_entry"]
+__all__ = [
+    "MAX_SELECTORS",
+    "RegistrationEntry",
+    "device_key",
+    "match_entry",
+    "node_selector",
+    "selects",
+]
 
 MAX_SELECTORS = 16
 
@@ -33,57 +41,45 @@ _FORMS = {
 _IDENTIFYING = frozenset({"instance", "implementation", "signer"})
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """One property that a device has or has not, by its authentic Evidence.
+def node_selector(text: str) -> Selector:
+    """Read a selector of a node.
 
-    Attributes:
-        kind: "scheme", "instance", "implementation", "signer" or "claim".
-        value: what it has to be, exactly.
+    Raises:
+        DecodeError: not one; the message has the accepted forms.
     """
+    kind, _, value = text.partition(":")
+    if kind not in _FORMS:
+        forms = "; ".join(form for _, form in _FORMS.values())
+        raise DecodeError(f"{text[:64]!r} is none of: {forms}", format="selector")
+    pattern, form = _FORMS[kind]
+    if not pattern.fullmatch(value):
+        raise DecodeError(f"{text[:64]!r} is not {form}", format="selector")
+    return Selector(kind, value)
 
-    kind: str
-    value: str
 
-    @classmethod
-    def parse(cls, text: str) -> Selector:
-        """Read `kind:value`.
+def selects(selector: Selector, result: AttestationResult) -> bool:
+    """Say whether the device behind `result` has this property. Absent is never a match."""
+    match selector.type:
+        case "scheme":
+            return result.scheme == selector.value
+        case "instance":
+            return result.instance_id.hex() == selector.value
+        case "implementation":
+            return result.implementation_id.hex() == selector.value
+        case "signer":
+            return result.signer == selector.value
+        case "claim":
+            return _selects_claim(selector.value, result)
+        case _:
+            return False
 
-        Raises:
-            DecodeError: not a selector; the message has the accepted forms.
-        """
-        kind, _, value = text.partition(":")
-        if kind not in _FORMS:
-            forms = "; ".join(form for _, form in _FORMS.values())
-            raise DecodeError(f"{text!r} is none of: {forms}", format="selector")
-        pattern, form = _FORMS[kind]
-        if not pattern.fullmatch(value):
-            raise DecodeError(f"{text!r} is not {form}", format="selector")
-        return cls(kind, value)
 
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.value}"
-
-    def selects(self, result: AttestationResult) -> bool:
-        """Say whether the device behind `result` has this property. Absent is never a match."""
-        match self.kind:
-            case "scheme":
-                return result.scheme == self.value
-            case "instance":
-                return result.instance_id.hex() == self.value
-            case "implementation":
-                return result.implementation_id.hex() == self.value
-            case "signer":
-                return result.signer == self.value
-            case _:
-                return self._selects_claim(result)
-
-    def _selects_claim(self, result: AttestationResult) -> bool:
-        place, _, wanted = self.value.partition("=")
-        label, _, name = place.partition("/")
-        submod = result.submods.get(label)
-        value = submod.claims.get(name) if submod is not None else None
-        return isinstance(value, str | int) and str(value) == wanted
+def _selects_claim(wanted: str, result: AttestationResult) -> bool:
+    place, _, text = wanted.partition("=")
+    label, _, name = place.partition("/")
+    submod = result.submods.get(label)
+    value = submod.claims.get(name) if submod is not None else None
+    return isinstance(value, str | int) and str(value) == text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +101,9 @@ class RegistrationEntry:
     hint: str = ""
 
     def __post_init__(self) -> None:
-        if not any(selector.kind in _IDENTIFYING for selector in self.selectors):
+        for selector in self.selectors:
+            node_selector(str(selector))
+        if not any(selector.type in _IDENTIFYING for selector in self.selectors):
             raise DecodeError(
                 f"an entry for {self.spiffe_id} that any machine could meet",
                 format="registration entry",
@@ -118,7 +116,7 @@ class RegistrationEntry:
 
     def selects(self, result: AttestationResult) -> bool:
         """Say whether the device behind `result` has every selector."""
-        return all(selector.selects(result) for selector in self.selectors)
+        return all(selects(selector, result) for selector in self.selectors)
 
 
 def match_entry(

@@ -9,7 +9,12 @@ import pytest
 from troth.errors import AuthorizationError, DecodeError
 from troth.evidence.evidence import Unchecked
 from troth.formats.ar4si import TrustTier, TrustworthinessVector
-from troth.mesh.registration_entry import RegistrationEntry, Selector, device_key, match_entry
+from troth.mesh.registration_entry import (
+    RegistrationEntry,
+    device_key,
+    match_entry,
+    node_selector,
+)
 from troth.verifier.result import AssuranceTier, AttestationResult, SubmodResult, VerifierIdentity
 
 RESULT = AttestationResult(
@@ -46,7 +51,7 @@ def entry(*selectors: str, name: str = "e1") -> RegistrationEntry:
     return RegistrationEntry(
         id=name,
         spiffe_id=f"spiffe://example.org/{name}",
-        selectors=tuple(Selector.parse(text) for text in selectors),
+        selectors=tuple(node_selector(text) for text in selectors),
     )
 
 
@@ -115,7 +120,7 @@ def test_an_entry_does_not_repeat_selectors() -> None:
 )  # fmt: skip
 def test_what_is_not_a_selector_is_refused_with_the_accepted_form(text: str) -> None:
     with pytest.raises(DecodeError, match=r"scheme:NAME|HEX|LABEL"):
-        Selector.parse(text)
+        node_selector(text)
 
 
 def test_a_device_is_known_by_its_own_key_else_by_its_instance_id() -> None:

@@ -16,7 +16,7 @@ from troth.adapters.registry.schema import entries, nodes, sessions
 from troth.errors import ConflictError, FreshnessError, UnavailableError
 from troth.mesh.node import NodeState
 from troth.mesh.node_record import NodeRecord
-from troth.mesh.registration_entry import RegistrationEntry, Selector
+from troth.mesh.registration_entry import RegistrationEntry, node_selector
 from troth.mesh.registry import JoinSession
 from troth.mesh.tier import Tier
 
@@ -140,7 +140,7 @@ def _entry_from(row: Row[Any]) -> RegistrationEntry:
     return RegistrationEntry(
         id=row.id,
         spiffe_id=row.spiffe_id,
-        selectors=tuple(Selector.parse(text) for text in texts),
+        selectors=tuple(node_selector(text) for text in texts),
         min_tier=Tier(row.min_tier),
         hint=row.hint,
     )

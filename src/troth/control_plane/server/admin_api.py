@@ -35,7 +35,7 @@ from troth.identity.x509_authority import INFRASTRUCTURE_PREFIX
 from troth.mesh.admission import Step
 from troth.mesh.node import Actor, Reason, Trigger
 from troth.mesh.node_record import NodeRecord, member_of
-from troth.mesh.registration_entry import RegistrationEntry, Selector
+from troth.mesh.registration_entry import RegistrationEntry, node_selector
 from troth.mesh.tier import Tier
 
 __all__ = ["EntryMessage", "create_admin_app", "entry_message", "member_spiffe_id"]
@@ -205,7 +205,7 @@ def _entry_routes(context: ServerContext) -> list[Route]:
         entry = RegistrationEntry(
             id=message.id or f"e{secrets.token_hex(8)}",
             spiffe_id=str(member_spiffe_id(message.spiffe_id, trust_domain)),
-            selectors=tuple(Selector.parse(text) for text in message.selectors),
+            selectors=tuple(node_selector(text) for text in message.selectors),
             min_tier=message.min_tier,
             hint=message.hint,
         )

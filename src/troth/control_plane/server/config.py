@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from troth.control_plane.config_file import load_config
 from troth.errors import ConfigurationError, DecodeError
-from troth.mesh.registration_entry import RegistrationEntry, Selector
+from troth.mesh.registration_entry import RegistrationEntry, node_selector
 from troth.mesh.tier import DEFAULT_LIFETIMES, Tier, TierLifetimes
 
 __all__ = [
@@ -262,7 +262,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
                 accepted=f"a SPIFFE ID that starts with spiffe://{self.trust_domain}/",
             )
         try:
-            selectors = tuple(Selector.parse(text) for text in section.selectors)
+            selectors = tuple(node_selector(text) for text in section.selectors)
             return RegistrationEntry(
                 id=section.id or _entry_id(section),
                 spiffe_id=section.spiffe_id,

@@ -27,7 +27,7 @@ from troth.errors import (
 from troth.mesh.admission import Step, Verdict
 from troth.mesh.node import Actor, NodeState, Reason, Trigger
 from troth.mesh.node_record import IssuedSvid, NodeRecord, member_of
-from troth.mesh.registration_entry import RegistrationEntry, Selector
+from troth.mesh.registration_entry import RegistrationEntry, node_selector
 from troth.mesh.registry import (
     Change,
     JoinRefusal,
@@ -49,7 +49,7 @@ SESSION = JoinSession(
     expires=NOW + timedelta(seconds=150),
 )
 ENTRY = RegistrationEntry(
-    id="e1", spiffe_id=SPIFFE_ID, selectors=(Selector.parse("instance:01"),), hint="a test"
+    id="e1", spiffe_id=SPIFFE_ID, selectors=(node_selector("instance:01"),), hint="a test"
 )
 CORIM = ProvisionedCorim(
     id="corim",
