@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from support.ears import plain_ear
 from support.x509 import p256
+from troth.errors import SignatureError
 from troth.formats.ear import Dialect, minimise, sign_ear
 from troth.formats.keys import VerificationKey
 from troth.formats.signer import LocalSigner
@@ -101,6 +102,20 @@ def test_openssl_reads_what_the_certificate_should_say(files: tuple[Path, Path])
     authority_text = openssl("x509", "-in", str(ca), "-noout", "-text").stdout
     for line in ("CA:TRUE, pathlen:0", "Certificate Sign, CRL Sign", "URI:spiffe://example.org"):
         assert line in authority_text
+
+
+def test_a_request_that_openssl_signed_with_sha1_is_refused(tmp_path: Path) -> None:
+    key, request = tmp_path / "key.pem", tmp_path / "request.pem"
+    openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key))
+    for digest in ("-sha256", "-sha1"):
+        made = openssl(
+            "req", "-new", digest, "-key", str(key), "-subj", "/CN=any", "-out", str(request)
+        )
+        assert made.returncode == 0, made.stderr
+        if digest == "-sha256":
+            assert decode_csr(request.read_bytes())
+    with pytest.raises(SignatureError, match="holds the key"):
+        decode_csr(request.read_bytes())
 
 
 def test_openssl_finds_the_same_key_in_request_and_certificate(tmp_path: Path) -> None:

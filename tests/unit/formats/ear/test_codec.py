@@ -5,12 +5,15 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from support.ears import NOW, plain_ear
 from troth.errors import ApiMisuseError, DecodeError, LimitExceededError, UnsupportedError
 from troth.formats import cbor
 from troth.formats.ar4si import TrustTier, TrustworthinessVector
+from troth.formats.base64url import encode_base64url
 from troth.formats.ear import Dialect, EarSubmod, TrothClaims, decode_ear, encode_ear
+from troth.formats.keys import spki
 from troth.formats.limits import Limits
 
 VERAISON = {
@@ -25,6 +28,7 @@ IETF_03 = {
     "ear_verifier_id": {"developer": "d", "build": "b"},
     "submods": {"PSA": {"ear_status": "affirming"}},
 }
+AKPUB = encode_base64url(spki(ec.generate_private_key(ec.SECP256R1()).public_key()))
 IETF_03_CBOR = {
     265: "tag:ietf.org,2026:rats/ear#03",
     6: 1666529184,
@@ -224,6 +228,7 @@ def test_a_submod_without_status_is_missed_by_label() -> None:
         (with_submod(IETF_03, ear_veraison_key_attestation={}), "akpub"),
         (with_submod(IETF_03, ear_veraison_key_attestation={"akpub": "AAAA"}), "akpub"),
         (with_submod(IETF_03, ear_veraison_key_attestation={"akpub": 1}), "base64url"),
+        (with_submod(IETF_03, ear_veraison_key_attestation={"akpub": AKPUB, "x": 1}), "akpub"),
         (with_submod(IETF_03, eat_profile=1), "not text"),
     ],
 )
@@ -359,6 +364,13 @@ def test_an_alias_of_the_dialect_stays_as_it_is() -> None:
     ear = decode({**VERAISON, "eat_profile": trustee})
     assert json.loads(encode_ear(ear, Dialect.VERAISON))["eat_profile"] == trustee
     assert json.loads(encode_ear(ear, Dialect.IETF_03))["eat_profile"] == IETF_03["eat_profile"]
+
+
+def test_a_key_attestation_is_read_from_both_encodings() -> None:
+    one = decode(with_submod(IETF_03, ear_veraison_key_attestation={"akpub": AKPUB}))
+    other = decode_ear(encode_ear(one, Dialect.IETF_03, wire="cbor"), wire="cbor")
+    assert one.keys == other.keys
+    assert len(one.keys) == 1
 
 
 def test_limits_hold_for_both_encodings() -> None:
