@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -61,6 +60,8 @@ def _form(field: dict[str, Any]) -> str:
 
 
 def _one_form(option: dict[str, Any]) -> str:
+    if "enum" in option:
+        return ", ".join(f"`{choice}`" for choice in option["enum"])
     kind = option.get("type", "")
     words = {"integer": "whole number", "number": "number", "boolean": "true or false"}
     text = words.get(kind, str(kind))
@@ -69,8 +70,6 @@ def _one_form(option: dict[str, Any]) -> str:
     for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maxLength", "length ≤")):
         if key in option:
             text += f" {sign} {option[key]}"
-    if choices := re.fullmatch(r"\\A\(([a-z_|]+)\)\\Z", option.get("pattern", "")):
-        return ", ".join(f"`{choice}`" for choice in choices[1].split("|"))
     return text
 
 

@@ -114,6 +114,7 @@ class EvidenceAppraiser:
             scheme=remembered.scheme,
             media_type=remembered.media_type,
             key=remembered.spki,
+            received=remembered.result.issued,
         )
 
 

@@ -7,7 +7,7 @@ import hashlib
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ from troth.mesh.tier import DEFAULT_LIFETIMES, Tier, TierLifetimes
 __all__ = [
     "EntrySection",
     "LifetimeSection",
+    "LifetimesSection",
     "LimitSection",
     "ServerConfig",
     "VerifierSection",
@@ -28,7 +29,7 @@ __all__ = [
 
 _Positive = Annotated[int, Meta(ge=1)]
 _PositiveRate = Annotated[float, Meta(gt=0)]
-_TierName = Annotated[str, Meta(pattern=r"\A(registered|identified|measured|confidential)\Z")]
+_TierName = Literal["registered", "identified", "measured", "confidential"]
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
 
 
@@ -75,10 +76,15 @@ class LifetimeSection(_Section, frozen=True, kw_only=True):
     connection_seconds: Annotated[
         _Positive | None, Meta(description="Connection at most, from the attestation on.")
     ] = None
-    feed_loss_seconds: Annotated[
-        _Positive | None,
-        Meta(description="How long peers admit new connections without hearing from the feed."),
-    ] = None
+
+
+class LifetimesSection(_Section, frozen=True, kw_only=True):
+    """`[lifetimes]`: by tier."""
+
+    registered: LifetimeSection = LifetimeSection()
+    identified: LifetimeSection = LifetimeSection()
+    measured: LifetimeSection = LifetimeSection()
+    confidential: LifetimeSection = LifetimeSection()
 
 
 class LimitSection(_Section, frozen=True, kw_only=True):
@@ -196,7 +202,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
         bool, Meta(description="Accept the published keys of reference code. Insecure; for trials.")
     ] = False
     verifier: VerifierSection = VerifierSection()
-    lifetimes: dict[_TierName, LifetimeSection] = {}
+    lifetimes: LifetimesSection = LifetimesSection()
     limits: LimitSection = LimitSection()
     entries: list[EntrySection] = []
 
@@ -232,7 +238,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
         return {tier: self._lifetimes(tier) for tier in Tier}
 
     def _lifetimes(self, tier: Tier) -> TierLifetimes:
-        section = self.lifetimes.get(tier.value, LifetimeSection())
+        section: LifetimeSection = getattr(self.lifetimes, tier.value)
         default = DEFAULT_LIFETIMES[tier]
 
         def choose(seconds: int | None, otherwise: timedelta) -> timedelta:
@@ -242,7 +248,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
             result=choose(section.result_seconds, default.result),
             svid=choose(section.svid_seconds, default.svid),
             connection=choose(section.connection_seconds, default.connection),
-            feed_loss=choose(section.feed_loss_seconds, default.feed_loss),
+            feed_loss=default.feed_loss,  # agents keep that clock
         )
 
     def registration_entries(self) -> tuple[RegistrationEntry, ...]:
