@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from cryptography import x509
 
+from troth.evidence.context import NO_CONTEXT, VerificationContext
 from troth.formats.keys import VerificationKey
 
 __all__ = [
@@ -160,10 +161,13 @@ class Scheme(Protocol[E]):
         freshness: bytes | Unchecked,
         allow_test_keys: bool = False,
         allow_simulator: bool = False,
+        context: VerificationContext = NO_CONTEXT,
     ) -> VerifiedEvidence[E]:
         """Establish authenticity; `freshness` is the expected challenge, or why not to check it.
 
         Raises:
             SignatureError, ChainError, FreshnessError, BindingError: refusals, final.
+            UnavailableError: a document that the scheme needs is not in the context; nothing
+                follows about the Attester.
         """
         ...

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, Protocol
 from troth.endorsement.repository import EndorsementSnapshot
 from troth.errors import ApiMisuseError
 from troth.evidence import registry
+from troth.evidence.context import Collateral, VerificationContext
 from troth.evidence.evidence import NonceMatched, Scheme, Unchecked, VerifiedEvidence
 from troth.formats.ar4si import TrustTier
 from troth.formats.ear import Dialect, sign_ear
@@ -81,6 +82,8 @@ class Verifier:
             expiry, and such a result yields no SVID.
         cache: conclusions for equal claims, or None to appraise each time.
         allow_test_keys, allow_simulator: take Evidence that proves nothing. It stays labelled.
+        collateral: documents of vendors that the operator has, used beside what comes along.
+        vendors: vendors of hardware whose own published roots are believed, such as "amd".
         schemes: the schemes to take.
         appraisers: an appraiser for each of them.
     """
@@ -93,6 +96,8 @@ class Verifier:
     cache: VerdictCache | None = None
     allow_test_keys: bool = False
     allow_simulator: bool = False
+    collateral: Collateral = field(default_factory=Collateral)
+    vendors: frozenset[str] = frozenset()
     schemes: Mapping[str, registry.Loader] = field(default_factory=lambda: registry.SCHEMES)
     appraisers: Mapping[str, AppraiserLoader] = field(default_factory=lambda: APPRAISERS)
 
@@ -106,6 +111,8 @@ class Verifier:
         media_type: str = "",
         nonce: bytes | None = None,
         key: bytes | None = None,
+        collateral: Collateral | None = None,
+        received: datetime | None = None,
     ) -> AttestationResult:
         """Return what this Evidence is worth.
 
@@ -119,14 +126,18 @@ class Verifier:
             key: DER SubjectPublicKeyInfo that the challenge was derived from
                 (`derive_challenge`). The result vouches for it, so that it must not be given
                 where the challenge is not checked or says nothing about a key.
+            collateral: documents of vendors that were fetched for this Evidence.
+            received: when the Evidence came, if that is not `now`: certificates of hardware may
+                last for hours only, and are judged at this time.
 
         Raises:
             DecodeError, UnsupportedError, LimitExceededError: not Evidence that we take.
             VerificationError: not authentic, not whole, or not fresh.
+            UnavailableError: a vendor's document is missing; nothing follows about the Attester.
             ConfigurationError: no scheme is called so.
             ApiMisuseError: `now` has no zone, or a key without a checked challenge.
         """
-        if now.tzinfo is None:
+        if now.tzinfo is None or (received is not None and received.tzinfo is None):
             raise ApiMisuseError("a clock reading without a zone")
         if key is not None and isinstance(challenge, Unchecked):
             raise ApiMisuseError("a result must not vouch for a key whose challenge is unchecked")
@@ -139,10 +150,17 @@ class Verifier:
             freshness=challenge,
             allow_test_keys=self.allow_test_keys,
             allow_simulator=self.allow_simulator,
+            context=self._context(received or now, collateral),
         )
         run = _Run(scheme=found, verified=verified, snapshot=snapshot, now=now)
         submods = self._conclude(run)  # (4), (5)
         return self._result(run, submods, nonce=nonce, key=key)  # (6)
+
+    def _context(self, now: datetime, fetched: Collateral | None) -> VerificationContext:
+        collateral = self.collateral
+        if fetched is not None:
+            collateral = collateral.with_documents(fetched.documents)
+        return VerificationContext(now=now, collateral=collateral, vendors=self.vendors)
 
     def _scheme(self, evidence: bytes, name: str, media_type: str) -> Scheme[Any]:
         if name == AUTO and media_type:

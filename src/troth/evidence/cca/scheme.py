@@ -33,6 +33,7 @@ from troth.evidence.anchor import (
 from troth.evidence.cca.evidence import CcaEvidence, decode
 from troth.evidence.cca.platform_claims import PLATFORM_PROFILES, PlatformClaims
 from troth.evidence.cca.realm_claims import REALM_2_0_0, REALM_HASHES, RealmClaims
+from troth.evidence.context import NO_CONTEXT, VerificationContext
 from troth.evidence.evidence import (
     ClaimsSet,
     TrustAnchorSource,
@@ -83,6 +84,7 @@ class CcaScheme:
         freshness: bytes | Unchecked,
         allow_test_keys: bool = False,
         allow_simulator: bool = False,
+        context: VerificationContext = NO_CONTEXT,
     ) -> VerifiedEvidence[CcaEvidence]:
         """Establish that this platform vouches for this realm, for this challenge.
 
@@ -95,6 +97,7 @@ class CcaScheme:
             BindingError: the realm token is not of this platform.
             FreshnessError: another challenge.
         """
+        del context  # its keys are registered one by one
         platform, realm = evidence.platform, evidence.realm
         identity = platform.claims
         insecure = refuse_simulator(identity.implementation_id, allowed=allow_simulator)  # (1)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from troth.evidence.anchor import ECDSA, anchor_thumbprint, verify_under_anchors
+from troth.evidence.context import NO_CONTEXT, VerificationContext
 from troth.evidence.evidence import ClaimsSet, TrustAnchorSource, Unchecked, VerifiedEvidence
 from troth.evidence.example.evidence import CHALLENGE_SIZE, MEDIA_TYPE, ExampleEvidence, decode
 from troth.evidence.freshness import check_freshness
@@ -47,6 +48,7 @@ class ExampleScheme:
         freshness: bytes | Unchecked,
         allow_test_keys: bool = False,
         allow_simulator: bool = False,
+        context: VerificationContext = NO_CONTEXT,
     ) -> VerifiedEvidence[ExampleEvidence]:
         """Establish that the device named in the Evidence made it, for this challenge.
 
@@ -54,7 +56,7 @@ class ExampleScheme:
             SignatureError: no trust anchor, none verifies, or a published key.
             FreshnessError: another challenge.
         """
-        del allow_simulator  # this scheme has no simulator
+        del allow_simulator, context  # no simulator, and no certificates
         claims = evidence.claims
         instance_id = claims.serial.encode()
         key = verify_under_anchors(  # (1)

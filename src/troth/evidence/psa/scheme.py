@@ -23,6 +23,7 @@ from troth.evidence.anchor import (
     refuse_certificate_chain,
     verify_under_anchors,
 )
+from troth.evidence.context import NO_CONTEXT, VerificationContext
 from troth.evidence.evidence import (
     ClaimsSet,
     TrustAnchorSource,
@@ -71,6 +72,7 @@ class PsaScheme:
         freshness: bytes | Unchecked,
         allow_test_keys: bool = False,
         allow_simulator: bool = False,
+        context: VerificationContext = NO_CONTEXT,
     ) -> VerifiedEvidence[PsaEvidence]:
         """Establish that the device named in the token made it, for this challenge.
 
@@ -81,6 +83,7 @@ class PsaScheme:
             ChainError: the token relies on certificates.
             FreshnessError: another nonce.
         """
+        del context  # its keys are registered one by one
         claims, envelope = evidence.claims, evidence.envelope
         insecure = refuse_simulator(claims.implementation_id, allowed=allow_simulator)  # (1)
         refuse_certificate_chain(envelope)  # (2)
