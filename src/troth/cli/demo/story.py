@@ -258,7 +258,7 @@ class Story:
             RefusalReport(
                 node=CHANGED,
                 refusal_id=str(refusal["id"]),
-                detail=str(refusal.get("detail", refusal.get("why", ""))),
+                detail=str(refusal["message"]),
                 findings=findings,
             )
         )
