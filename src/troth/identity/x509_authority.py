@@ -19,13 +19,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from troth.errors import (
     ApiMisuseError,
@@ -38,6 +36,15 @@ from troth.formats.ar4si import TrustTier
 from troth.formats.ear import PROFILES, Ear, minimise, verify_ear
 from troth.formats.keys import VerificationKey, spki
 from troth.identity.attestation_result import result_extension
+from troth.identity.certificate_fields import (
+    TLS_USES,
+    AuthorityKey,
+    checked_dns_names,
+    key_usage,
+    serial_number,
+    signature_hash,
+    whole_seconds,
+)
 from troth.identity.certificate_request import CertificateRequest, SvidKey, check_svid_key
 from troth.identity.certificates import (
     extensions_of,
@@ -59,8 +66,6 @@ __all__ = [
     "X509Authority",
 ]
 
-AuthorityKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
 BACKDATE: Final = timedelta(seconds=30)
 """How far an SVID's beginning lies in the past, for clocks that are behind."""
 
@@ -71,14 +76,9 @@ MAX_RESULT_BYTES: Final = 4096
 """An EAR in a certificate. It travels in every handshake, and the whole chain has a limit there."""
 
 _CA_FORMAT: Final = "CA certificate"
-_RANDOM_OCTETS: Final = 16
 _MAX_LEEWAY: Final = timedelta(seconds=30)
-_MAX_DNS_NAMES: Final = 16
 # X.520 bounds an organizational unit to 64 characters.
 _NODE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,58}")
-_DNS_NAME: Final = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
-)
 _ORGANIZATION: Final = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "SPIFFE")
 
 
@@ -144,13 +144,13 @@ class X509Authority:
         Raises:
             UnsupportedError: a key that some TLS stack of the mesh refuses.
         """
-        serial = _serial(random)
+        serial = serial_number(random)
         key = check_svid_key(private_key.public_key(), format="authority key")
         # Each certificate has a name of its own, so that no stack mistakes the next key's for it.
         name = x509.Name(
             [_ORGANIZATION, x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:032x}")]
         )
-        start = _whole_seconds(now)
+        start = whole_seconds(now)
         uri = x509.UniformResourceIdentifier(str(trust_domain.id))
         certificate = (
             x509.CertificateBuilder()
@@ -161,10 +161,10 @@ class X509Authority:
             .not_valid_before(start - BACKDATE)
             .not_valid_after(start + lifetime)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(ca=True), critical=True)
+            .add_extension(key_usage(ca=True), critical=True)
             .add_extension(x509.SubjectAlternativeName([uri]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .sign(private_key, _hash(private_key))
+            .sign(private_key, signature_hash(private_key))
         )
         return cls(trust_domain, certificate, private_key)
 
@@ -248,7 +248,7 @@ class X509Authority:
             request.public_key,
             spiffe_id,
             now=now,
-            not_after=min(_whole_seconds(now) + ttl, expires_at),
+            not_after=min(whole_seconds(now) + ttl, expires_at),
             random=random,
             dns_names=dns_names,
             node_id=node_id,
@@ -284,7 +284,7 @@ class X509Authority:
             check_svid_key(key, format="public key"),
             spiffe_id,
             now=now,
-            not_after=_whole_seconds(now) + ttl,
+            not_after=whole_seconds(now) + ttl,
             random=random,
             dns_names=dns_names,
         )
@@ -312,8 +312,8 @@ class X509Authority:
         node_id: str = "",
         result: bytes = b"",
     ) -> X509Svid:
-        start = _whole_seconds(now)
-        not_after = min(_whole_seconds(not_after), self.certificate.not_valid_after_utc)
+        start = whole_seconds(now)
+        not_after = min(whole_seconds(not_after), self.certificate.not_valid_after_utc)
         if not_after <= start:
             raise FreshnessError(
                 f"{spiffe_id}: an SVID issued now would already have ended at {not_after}"
@@ -323,19 +323,19 @@ class X509Authority:
             unit = NODE_PREFIX + node_id
             subject.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(spiffe_id))]
-        names.extend(map(x509.DNSName, _checked_dns_names(dns_names)))
+        names.extend(map(x509.DNSName, checked_dns_names(dns_names)))
         authority_key = self._key_id()
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name(subject))
             .issuer_name(self.certificate.subject)
             .public_key(key)
-            .serial_number(_serial(random))
+            .serial_number(serial_number(random))
             .not_valid_before(max(start - BACKDATE, self.certificate.not_valid_before_utc))
             .not_valid_after(not_after)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(ca=False), critical=True)
-            .add_extension(_TLS_USES, critical=False)
+            .add_extension(key_usage(ca=False), critical=True)
+            .add_extension(TLS_USES, critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(
@@ -345,15 +345,10 @@ class X509Authority:
         )
         if result:
             builder = builder.add_extension(result_extension(result), critical=False)
-        certificate = builder.sign(self._private_key, _hash(self._private_key))
+        certificate = builder.sign(self._private_key, signature_hash(self._private_key))
         svid = X509Svid(chain=(certificate,))
         verify_x509_svid(svid, TrustBundleSet([self.bundle()]), now=now)
         return svid
-
-
-_TLS_USES: Final = x509.ExtendedKeyUsage(
-    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-)
 
 
 def _member_result_end(
@@ -383,46 +378,3 @@ def _member_result_end(
             "attest with real hardware, or allow insecure results in this installation",
         )
     return ear.expires_at
-
-
-def _serial(random: bytes) -> int:
-    """Return a positive serial number of 16 octets (RFC 5280 section 4.1.2.2 allows 20)."""
-    if len(random) < _RANDOM_OCTETS:
-        raise ApiMisuseError(f"a serial number takes {_RANDOM_OCTETS} random octets")
-    number = int.from_bytes(random[:_RANDOM_OCTETS])
-    # The top bit clear keeps it positive, the next one set keeps its length, so 126 bits are free.
-    return number & ((1 << 126) - 1) | 1 << 126
-
-
-def _whole_seconds(now: datetime) -> datetime:
-    """Certificates know no fractions of a second."""
-    return now.astimezone(UTC).replace(microsecond=0)
-
-
-def _hash(key: AuthorityKey) -> hashes.SHA256 | hashes.SHA384:
-    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name == "secp384r1":
-        return hashes.SHA384()
-    return hashes.SHA256()
-
-
-def _key_usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _checked_dns_names(names: Sequence[str]) -> Sequence[str]:
-    if len(names) > _MAX_DNS_NAMES:
-        raise ApiMisuseError(f"more than {_MAX_DNS_NAMES} DNS names")
-    for name in names:
-        if not _DNS_NAME.fullmatch(name):
-            raise ApiMisuseError(f"{name[:64]!r} is not a DNS name in lower case")
-    return names
