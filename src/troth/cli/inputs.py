@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import Final
 
 import click
+from cryptography import x509
 
-from troth.errors import ConfigurationError, LimitExceededError, TrothError
+from troth.errors import ConfigurationError, DecodeError, LimitExceededError, TrothError
+from troth.evidence.context import MAX_COLLATERAL_BYTES, MAX_COLLATERAL_DOCUMENTS, Collateral
 from troth.formats.keys import VerificationKey, load_keys
 from troth.formats.limits import RIM_LIMITS
+from troth.identity.certificates import decode_chain
 
 __all__ = [
     "MAX_EVIDENCE_BYTES",
     "HexBytes",
     "Rfc3339",
     "printable",
+    "read_certificates",
+    "read_collateral",
     "read_input",
     "read_keys",
     "read_operator_file",
@@ -125,6 +130,46 @@ def read_keys(path: str) -> list[VerificationKey]:
     except TrothError as exc:
         remedy = f" {exc.remedy}" if exc.remedy else ""
         raise ConfigurationError(source=path, accepted=f"keys: {exc}.{remedy}") from exc
+
+
+def read_certificates(path: str) -> list[x509.Certificate]:
+    """Return the certificates in a file of trust anchors; none where it holds keys.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        return list(decode_chain(read_operator_file(path)))
+    except DecodeError:
+        return []
+
+
+def read_collateral(path: str) -> Collateral:
+    """Return the files of one directory, by name; what begins with a dot is left out.
+
+    Raises:
+        ConfigurationError: it is no directory, cannot be read, or holds far too much.
+    """
+    documents: dict[str, bytes] = {}
+    room = MAX_COLLATERAL_BYTES
+    try:
+        for file in sorted(Path(path).iterdir()):
+            if file.name.startswith(".") or not file.is_file():
+                continue
+            with file.open("rb") as opened:
+                documents[file.name] = opened.read(room + 1)
+            room -= len(documents[file.name])
+            if room < 0 or len(documents) > MAX_COLLATERAL_DOCUMENTS:
+                raise ConfigurationError(
+                    source=path,
+                    accepted=f"at most {MAX_COLLATERAL_DOCUMENTS} files with "
+                    f"{MAX_COLLATERAL_BYTES} octets together",
+                )
+    except OSError as exc:
+        raise ConfigurationError(
+            source=path, accepted=f"a readable directory ({exc.strerror or exc})"
+        ) from exc
+    return Collateral(documents)
 
 
 def printable(text: str) -> str:

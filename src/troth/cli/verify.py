@@ -19,6 +19,8 @@ from troth.cli.inputs import (
     HexBytes,
     Rfc3339,
     printable,
+    read_certificates,
+    read_collateral,
     read_input,
     read_keys,
     read_operator_file,
@@ -30,9 +32,11 @@ from troth.endorsement.repository import EndorsementSnapshot, Phase
 from troth.endorsement.store import EndorsementStore
 from troth.endorsement.trust_anchor import TrustAnchor
 from troth.errors import ConfigurationError, DecodeError, FreshnessError, TrothError
+from troth.evidence.context import Collateral
 from troth.evidence.evidence import Unchecked
 from troth.evidence.freshness import EXPECTED_SIZES
 from troth.evidence.registry import SCHEMES, detect
+from troth.evidence.vendors import VENDOR_ROOTS
 from troth.formats.ar4si import TrustTier
 from troth.formats.corim.corim import Corim
 from troth.formats.corim.signed import SignedCorim, VerifiedCorim, decode_any
@@ -68,6 +72,8 @@ class _Request:
     custom_policy: bool
     endorsements: _OperatorEndorsements
     remarks: Sequence[Finding]
+    collateral: Collateral
+    vendors: frozenset[str]
     allow_test_keys: bool
     allow_simulator: bool
 
@@ -92,7 +98,20 @@ class _Request:
     "trust_anchors",
     multiple=True,
     metavar="FILE",
-    help="Attestation key, PEM or JWK; believed for every instance. May be repeated.",
+    help="Attestation key (PEM, JWK) believed for every instance, or root certificate. May be "
+    "repeated.",
+)
+@click.option(
+    "--trust-vendor",
+    "vendors",
+    type=click.Choice(sorted(VENDOR_ROOTS)),
+    multiple=True,
+    help="Believe the roots that this vendor of hardware publishes. May be repeated.",
+)
+@click.option(
+    "--collateral",
+    metavar="DIR",
+    help="Directory with the vendor's certificates, revocation lists and the like.",
 )
 @click.option(
     "--reference-values",
@@ -127,6 +146,8 @@ def verify(
     scheme: str,
     nonce: bytes | None,
     trust_anchors: Sequence[str],
+    vendors: Sequence[str],
+    collateral: str | None,
     reference_values: Sequence[str],
     corim_keys: Sequence[str],
     policy: str | None,
@@ -161,6 +182,8 @@ def verify(
         custom_policy=policy is not None,
         endorsements=endorsements,
         remarks=remarks,
+        collateral=read_collateral(collateral) if collateral is not None else Collateral(),
+        vendors=frozenset(vendors),
         allow_test_keys=allow_test_keys,
         allow_simulator=allow_simulator,
     )
@@ -193,6 +216,8 @@ def _appraise(request: _Request, data: bytes) -> AttestationResult:
             endorsements=request.endorsements,
             policy=request.policy,
             evaluator=evaluator,
+            collateral=request.collateral,
+            vendors=request.vendors,
             allow_test_keys=request.allow_test_keys,
             allow_simulator=request.allow_simulator,
         ).appraise(
@@ -299,6 +324,7 @@ class _OperatorSnapshot:
 
     endorsed: EndorsementSnapshot
     anchors: Sequence[VerificationKey]
+    roots: Sequence[x509.Certificate]
 
     @property
     def epoch(self) -> str:
@@ -325,16 +351,17 @@ class _OperatorSnapshot:
         return [*self.anchors, *endorsed]
 
     def certificates(self, scheme: str) -> Sequence[x509.Certificate]:
-        return self.endorsed.certificates(scheme)
+        return [*self.roots, *self.endorsed.certificates(scheme)]
 
 
 @dataclass(frozen=True, slots=True)
 class _OperatorEndorsements:
     store: EndorsementStore
     anchors: Sequence[VerificationKey]
+    roots: Sequence[x509.Certificate]
 
     def snapshot(self, now: datetime) -> EndorsementSnapshot:
-        return _OperatorSnapshot(self.store.snapshot(now), self.anchors)
+        return _OperatorSnapshot(self.store.snapshot(now), self.anchors, self.roots)
 
 
 def _endorsements(
@@ -347,6 +374,7 @@ def _endorsements(
 ) -> tuple[_OperatorEndorsements, list[Finding]]:
     """Return what the operator's files endorse, and what is to be said about them."""
     anchors = [key for path in trust_anchors for key in read_keys(path)]
+    roots = [root for path in trust_anchors for root in read_certificates(path)]
     signers = [key for path in corim_keys for key in read_keys(path)]
     store = EndorsementStore()
     remarks: list[Finding] = []
@@ -362,7 +390,7 @@ def _endorsements(
             raise ConfigurationError(source=path, accepted=f"a CoRIM: {exc}.{remedy}") from exc
         else:
             remarks += [_remark(path, unused, "Nothing, if it is not needed.") for unused in found]
-    return _OperatorEndorsements(store, anchors), remarks
+    return _OperatorEndorsements(store, anchors, roots), remarks
 
 
 def _remark(path: str, actual: str, remedy: str) -> Finding:
