@@ -175,11 +175,13 @@ class _Worker:
             start_new_session=True,
         )
         try:
-            ready = self._read(time.monotonic() + START_DEADLINE_SECONDS)
-        except (TimeoutError, EOFError) as exc:
+            ready = self._read(time.monotonic() + START_DEADLINE_SECONDS) == _READY
+        except (TimeoutError, EOFError, MemoryError):
+            ready = False
+        except BaseException:
             self.kill()
-            raise OSError("the worker did not start") from exc
-        if ready != _READY:
+            raise
+        if not ready:
             self.kill()
             raise OSError("the worker did not start")
 

@@ -181,9 +181,12 @@ def _explained_ear(ear: Ear, signature: str) -> _Explanation:
         "insecure": "; ".join(ear.insecure),
         **_troth_facts(ear.troth),
     }
-    findings = [_finding(each, "") for each in ear.troth.findings]
-    for label, submod in ear.submods.items():
-        findings[:0] = [_finding(each, label) for each in submod.troth.findings]
+    findings = [
+        _finding(each, label)
+        for label, submod in ear.submods.items()
+        for each in submod.troth.findings
+    ]
+    findings += [_finding(each, "") for each in ear.troth.findings]
     return _Explanation(
         kind="attestation result",
         status=ear.overall_status.word,
