@@ -55,9 +55,14 @@ def agent(config_path: Path, log_level: str, write_bootstrap: bool, stop_with_st
     Prints one line of JSON when the node has joined. Ends with status 2 when the server refuses
     the node, and says why.
     """
-    from troth.adapters.server_errors import RefusedByServerError  # noqa: PLC0415 - start-up time
+    from troth.cli.running import (  # noqa: PLC0415 - start-up time
+        run_until_stopped,
+        without_decorations,
+    )
+
+    without_decorations()
+    from troth.adapters.server_errors import RefusedByServerError  # noqa: PLC0415
     from troth.cli.logs import configure_logs  # noqa: PLC0415
-    from troth.cli.running import run_until_stopped  # noqa: PLC0415
     from troth.control_plane.agent.config import AgentConfig  # noqa: PLC0415
     from troth.control_plane.config_file import load_config  # noqa: PLC0415
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["print_ready", "run_until_stopped"]
+__all__ = ["print_ready", "run_until_stopped", "without_decorations"]
 
 
 def run_until_stopped(work: Coroutine[Any, Any, None], *, with_stdin: bool) -> None:
@@ -59,3 +59,13 @@ async def _watch_stdin(stopped: asyncio.Event) -> None:
 def print_ready(**facts: object) -> None:
     """Print the one line of JSON by which a starter learns that the process serves."""
     print(json.dumps({"ready": True, **facts}), flush=True)  # noqa: T201 - the ready line is for the starter
+
+
+def without_decorations() -> None:
+    """Keep libraries from loading what only a terminal program needs: a fifth of an agent's memory.
+
+    httpx would load its own command line, structlog its coloured tracebacks, and both rich and
+    pygments. They take the absence in their stride; call this before anything imports them.
+    """
+    for name in ("httpx._main", "rich"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None makes the import fail
