@@ -16,20 +16,34 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from support.certificates import TestAuthority
 from support.signing import p256_signer
 from troth.endorsement.build import AttestKey, Component, psa_corim
+from troth.endorsement.profiles import generic_uri
 from troth.endorsement.repository import EndorsementRepository, Phase
 from troth.errors import ConfigurationError, ConflictError, DecodeError, FreshnessError
+from troth.formats.cbor import Tag
 from troth.formats.corim import (
     Comid,
     Corim,
+    EnvironmentClass,
+    EnvironmentMap,
+    KeyTriple,
     LinkedTag,
+    Measurement,
+    MeasurementTriple,
+    MeasurementValues,
     SignedCorim,
+    Svn,
+    Triples,
     Validity,
     VerifiedCorim,
     sign_corim,
 )
+from troth.formats.corim.key_material import key_tag
 from troth.formats.keys import VerificationKey, spki
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -200,6 +214,47 @@ class EndorsementRepositoryConformance:
         snapshot = repository.snapshot(NOW)
         assert not snapshot.keys("psa", implementation_id=CLASS, instance_id=INSTANCE)
         assert names(repository) == {"bl2", "prot"}
+
+    def test_root_certificates_come_and_go_by_scheme(
+        self, repository: EndorsementRepository
+    ) -> None:
+        roots = [x509.load_pem_x509_certificate(TestAuthority(name).bundle) for name in "ab"]
+        empty = repository.snapshot(NOW).epoch
+        repository.provision(vendor_corim("roots", roots), now=NOW, source="vendor")
+        assert list(repository.snapshot(NOW).certificates("sev_snp")) == roots
+        assert not repository.snapshot(NOW).certificates("tdx")
+        gone = repository.withdraw("roots/roots:tag#key0", now=NOW)
+        assert [anchor.x509_certificate() for anchor in gone.trust_anchors] == roots[:1]
+        assert list(repository.snapshot(NOW).certificates("sev_snp")) == roots[1:]
+        repository.withdraw("roots", now=NOW)
+        assert not repository.snapshot(NOW).certificates("sev_snp")
+        assert repository.snapshot(NOW).epoch == empty
+
+    def test_values_and_keys_may_be_of_an_instance_alone(
+        self, repository: EndorsementRepository
+    ) -> None:
+        repository.provision(instance_corim("one", b"instance"), now=NOW, source="a")
+        snapshot = repository.snapshot(NOW)
+        for class_id in (b"", b"any class"):
+            found = snapshot.find("tpm2", class_id=class_id, instance_id=b"instance")
+            assert [value.svn for value in found] == [1]
+            keys = snapshot.keys("tpm2", implementation_id=class_id, instance_id=b"instance")
+            assert len(keys) == 1
+        assert not snapshot.find("tpm2", class_id=b"", instance_id=b"other")
+        repository.withdraw("one", now=NOW)
+        assert not repository.snapshot(NOW).find("tpm2", class_id=b"", instance_id=b"instance")
+
+    def test_keys_may_be_of_a_class(self, repository: EndorsementRepository) -> None:
+        repository.provision(class_key_corim("fleet", b"class"), now=NOW, source="a")
+        snapshot = repository.snapshot(NOW)
+        for instance in (b"", b"any instance"):
+            keys = snapshot.keys("tpm2", implementation_id=b"class", instance_id=instance)
+            assert len(keys) == 1
+        assert not snapshot.keys("tpm2", implementation_id=b"other", instance_id=b"any instance")
+        assert not snapshot.keys("tpm2", implementation_id=b"", instance_id=b"any instance")
+        repository.withdraw("fleet/fleet:tag#key0", now=NOW)
+        snapshot = repository.snapshot(NOW)
+        assert not snapshot.keys("tpm2", implementation_id=b"class", instance_id=b"")
 
     def test_a_whole_corim_can_be_withdrawn(self, repository: EndorsementRepository) -> None:
         empty = repository.snapshot(NOW).epoch
@@ -395,6 +450,23 @@ class EndorsementRepositoryConformance:
             )
         assert names(repository) == {"bl2", "prot"}
 
+    def test_a_replacement_by_the_same_content_changes_nothing(
+        self, repository: EndorsementRepository
+    ) -> None:
+        repository.provision(good_corim(), now=NOW, source="a")
+        done = repository.replace("good", good_corim(), now=NOW, source="b")
+        assert done.unchanged
+        assert names(repository) == {"bl2", "prot"}
+
+    def test_a_replacement_whose_identifier_is_in_use_is_a_conflict(
+        self, repository: EndorsementRepository
+    ) -> None:
+        repository.provision(good_corim(), now=NOW, source="a")
+        repository.provision(good_corim("next", firmware=b"bl3"), now=NOW, source="b")
+        with pytest.raises(ConflictError, match="next"):
+            repository.replace("good", good_corim("next", firmware=b"bl4"), now=NOW, source="c")
+        assert names(repository) == {"bl2", "bl3", "prot"}
+
     def test_nothing_can_be_replaced_that_is_not_there(
         self, repository: EndorsementRepository
     ) -> None:
@@ -429,6 +501,36 @@ class EndorsementRepositoryConformance:
         done = repository.provision(verified(new, "somebody else"), now=NOW, source="b")
         assert done.withdrawn == ()
         assert names(repository) == {"bl2", "bl3", "prot"}
+
+
+def vendor_corim(name: str, certificates: list[x509.Certificate]) -> Corim:
+    """Root certificates of a vendor, for SEV-SNP."""
+    keys = tuple(Tag(562, each.public_bytes(Encoding.DER)) for each in certificates)
+    vendor = EnvironmentMap(environment_class=EnvironmentClass(vendor="Vendor"))
+    return _generic(name, "sev_snp", Triples(attest_key=(KeyTriple(vendor, keys),)))
+
+
+def instance_corim(name: str, instance: bytes) -> Corim:
+    """A value and a key of one instance, for TPMs."""
+    environment = EnvironmentMap(instance=Tag(560, instance))
+    measurement = Measurement(values=MeasurementValues(svn=Svn(1)))
+    triples = Triples(
+        reference=(MeasurementTriple(environment, (measurement,)),),
+        attest_key=(KeyTriple(environment, (key_tag(p256_signer("ak").public_key),)),),
+    )
+    return _generic(name, "tpm2", triples)
+
+
+def class_key_corim(name: str, class_id: bytes) -> Corim:
+    """A key that all instances of a class share, for TPMs."""
+    environment = EnvironmentMap(environment_class=EnvironmentClass(class_id=Tag(560, class_id)))
+    keys = (key_tag(p256_signer("shared").public_key),)
+    return _generic(name, "tpm2", Triples(attest_key=(KeyTriple(environment, keys),)))
+
+
+def _generic(name: str, scheme: str, triples: Triples) -> Corim:
+    tag = Comid(tag_id=f"{name}:tag", triples=triples)
+    return Corim(corim_id=name, tags=(tag,), profile=generic_uri(scheme))
 
 
 def replace_key(tag: object) -> Comid:

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from troth.formats.cbor import Tag
 from troth.formats.corim import tags
-from troth.formats.corim.environment import EnvironmentClass, EnvironmentMap
 
 __all__ = ["Environment", "ReferenceValue", "ReferenceValueSource"]
 
@@ -35,18 +33,6 @@ class Environment:
     model: str = ""
     class_tag: int = tags.BYTES
     instance_tag: int = tags.UEID
-
-    def to_map(self) -> EnvironmentMap:
-        """Return the environment as CoMID and CoSERV write it."""
-        environment_class = None
-        if self.class_id or self.vendor:
-            environment_class = EnvironmentClass(
-                class_id=Tag(self.class_tag, self.class_id) if self.class_id else None,
-                vendor=self.vendor or None,
-                model=self.model or None,
-            )
-        instance = Tag(self.instance_tag, self.instance_id) if self.instance_id else None
-        return EnvironmentMap(environment_class=environment_class, instance=instance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
