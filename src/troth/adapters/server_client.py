@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from troth.adapters.pinned_tls import pinned_context
 from troth.adapters.server_errors import RefusedByServerError, error_of, translated
+from troth.clock import Clock, SystemClock
 from troth.errors import BindingError, DecodeError, LimitExceededError, UnavailableError
 from troth.evidence.attester import Attester
 from troth.evidence.challenge import derive_challenge
@@ -87,11 +88,19 @@ class ServerClient:
         trust_bundle: PEM certificates of the trust domain's authorities.
         server_id: SPIFFE ID of the server.
         heartbeat_seconds: the server's; a feed silent for three times that is dead.
+        clock: time.
     """
 
     def __init__(
-        self, url: str, *, trust_bundle: str, server_id: str, heartbeat_seconds: float = 5.0
+        self,
+        url: str,
+        *,
+        trust_bundle: str,
+        server_id: str,
+        heartbeat_seconds: float = 5.0,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or SystemClock()
         self._url = url.rstrip("/")
         self._trust_bundle = trust_bundle
         self._server_id = SpiffeId.decode(server_id)
@@ -131,6 +140,9 @@ class ServerClient:
             ChainError: whoever answers is not the server.
             UnavailableError: no answer, or not now (`retry_after_seconds`).
         """
+        if self._identity is not None and self._identity.not_after <= self._clock.now():
+            # The server would turn an SVID away that has ended; joining needs none.
+            await self.use_identity(None)
         request = SessionRequest(node_name=node_name)
         session = await self._post("/v1/join/sessions", request, SessionReply)
         public = spki(key.public_key())

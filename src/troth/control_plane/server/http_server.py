@@ -27,12 +27,22 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from troth.control_plane.unix_grpc import bind_private_socket
 from troth.errors import ConfigurationError, UnavailableError
 
-__all__ = ["Caller", "HttpServer", "bind_tcp", "bind_unix", "caller_of", "own_uids"]
+__all__ = [
+    "MAX_SILENCE_SECONDS",
+    "Caller",
+    "HttpServer",
+    "bind_tcp",
+    "bind_unix",
+    "caller_of",
+    "own_uids",
+]
 
 _LOG = logging.getLogger(__name__)
 _STATE_KEY = "troth.caller"
 _UCRED = struct.Struct("3i")  # pid, uid, gid (unix(7))
 _BACKLOG = 1024
+MAX_SILENCE_SECONDS = 20.0
+"""How long a new connection may keep its first request to itself."""
 _KEEP_ALIVE_SECONDS = 30
 _STOP_SECONDS = 0.5
 _START_SECONDS = 10.0
@@ -100,7 +110,7 @@ class HttpServer:
         listener: a bound socket; `stop` closes it.
         tls: context of the server, or None for a Unix socket.
         allowed_uids: on a Unix socket, users whose processes are served.
-        max_connections: how many may be open at once; more are answered 503.
+        max_connections: how many may be open at once; more are closed.
     """
 
     def __init__(
@@ -115,14 +125,13 @@ class HttpServer:
         self._listener = listener
         config = uvicorn.Config(
             application,
-            http=_protocol(allowed_uids),
+            http=_protocol(allowed_uids, max_connections),
             lifespan="off",
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=max_connections,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             backlog=_BACKLOG,
         )
@@ -172,17 +181,20 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _protocol(allowed_uids: frozenset[int]) -> type[HttpToolsProtocol]:
+def _protocol(allowed_uids: frozenset[int], max_connections: int) -> type[HttpToolsProtocol]:
     class Protocol(HttpToolsProtocol):
         """uvicorn's protocol with a look at each peer before its first octet is read."""
 
         def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as uvicorn declares it
             caller = _look_at(transport)
-            self._welcome = caller.uid is None or caller.uid in allowed_uids
+            allowed = caller.uid is None or caller.uid in allowed_uids
+            self._welcome = allowed and len(self.connections) < max_connections
             if not self._welcome:
-                _LOG.warning("refused a connection of user %s: not an operator", caller.uid)
+                why = "too many connections" if allowed else f"user {caller.uid} is no operator"
+                _LOG.warning("refused a connection from %s: %s", caller.address, why)
                 transport.abort()
                 return
+            self._silence = self.loop.call_later(MAX_SILENCE_SECONDS, self._end_if_silent)
             # Copied into scope["state"] of every request on this connection.
             self.app_state = {**self.app_state, _STATE_KEY: caller}
             super().connection_made(transport)
@@ -193,7 +205,13 @@ def _protocol(allowed_uids: frozenset[int]) -> type[HttpToolsProtocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._welcome:
+                self._silence.cancel()
                 super().connection_lost(exc)
+
+        def _end_if_silent(self) -> None:
+            # uvicorn looks at the time only after a connection's first answer.
+            if self.cycle is None:
+                self.transport.abort()
 
     return Protocol
 

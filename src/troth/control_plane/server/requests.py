@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from troth.errors import DecodeError, LimitExceededError
 from troth.formats.limits import Limits
 from troth.formats.strict_json import decode_json
 
-__all__ = ["query_number", "query_text", "read_body", "read_message"]
+__all__ = ["MAX_BODY_SECONDS", "query_number", "query_text", "read_body", "read_message"]
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+MAX_BODY_SECONDS = 20.0
+"""How long a request may take to arrive."""
 
 _MAX_ITEMS = 2048
 _MAX_DEPTH = 8
@@ -25,12 +29,17 @@ async def read_body(request: Request, *, limit: int) -> bytes:
 
     Raises:
         LimitExceededError: longer than `limit`; no more than that was read.
+        DecodeError: it did not come within `MAX_BODY_SECONDS`, or broke off.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise LimitExceededError(format="request body", limit="body_bytes", value=limit)
+    try:
+        async with asyncio.timeout(MAX_BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise LimitExceededError(format="request body", limit="body_bytes", value=limit)
+    except (TimeoutError, ClientDisconnect) as exc:
+        raise DecodeError("it did not come whole and in time", format="request body") from exc
     return bytes(body)
 
 
