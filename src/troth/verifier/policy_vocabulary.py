@@ -107,7 +107,7 @@ def vocabulary_of(source: RegoSource) -> Vocabulary | None:
 
 def _read_troth(rules: Mapping[str, object]) -> PolicyOutcome:
     return PolicyOutcome(
-        status=_word("status", rules["status"]),
+        status=_word("status", rules["status"]) if "status" in rules else None,
         claims=_claims("vector", rules.get("vector", {})),
         findings=_findings(rules.get("findings", [])),
         added_claims=_object("added_claims", rules.get("added_claims", {})),
@@ -284,7 +284,7 @@ VOCABULARIES: Final[Sequence[Vocabulary]] = (
         name="troth",
         package="troth.appraisal",
         hooks=("status", "vector", "findings", "added_claims"),
-        required=("status",),
+        required=(),
         members=frozenset(TROTH_MEMBERS),
         preamble="",
         document=lambda case, members, nonce: troth_document(case, members, nonce=nonce),

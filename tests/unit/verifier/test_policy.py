@@ -68,7 +68,6 @@ def test_the_default_policy_is_clean_and_its_digest_is_that_of_its_text() -> Non
         ("# nothing here\n", 1, "no package"),
         ("package other\nstatus := 1\n", 1, "package 'other'"),
         ("package troth.appraisal\n", None, "no rule status"),
-        (HEAD + "findings := []\n", None, "no rule status"),
         ("package policy\n", None, "no rule"),
         ("package policy\nallow := true\n", None, "no rule"),
         (
@@ -153,6 +152,12 @@ def test_lint_reports_every_error_with_its_line() -> None:
 
 
 # --- what a policy may change
+
+
+def test_a_policy_without_a_status_leaves_it_to_the_claims() -> None:
+    text = HEAD + 'vector := {"executables": 3}\n'
+    assert verdict(text, vector=WARNED).status is TrustTier.AFFIRMING
+    assert verdict(HEAD + "findings := []\n", vector=WARNED).status is TrustTier.WARNING
 
 
 def test_a_policy_may_lower_the_status() -> None:
