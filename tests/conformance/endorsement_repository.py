@@ -368,6 +368,18 @@ class EndorsementRepositoryConformance:
             assert repository.list(now=when)[0].phase is phase
             assert (repository.snapshot(when).epoch != done.epoch) is in_force
 
+    def test_what_has_expired_can_still_be_withdrawn(
+        self, repository: EndorsementRepository
+    ) -> None:
+        empty = repository.snapshot(NOW).epoch
+        repository.provision(good_corim(validity=Validity(None, NOW)), now=NOW, source="a")
+        later = NOW + DAY
+        assert repository.snapshot(later).epoch == empty
+        repository.withdraw("good/good:state#0", now=later)
+        repository.withdraw("good", now=later)
+        assert repository.snapshot(later).epoch == empty
+        assert repository.list(now=later) == ()
+
     def test_values_say_until_when_they_are_good(self, repository: EndorsementRepository) -> None:
         validity = Validity(NOW - DAY, NOW + 2 * DAY)
         repository.provision(verified(good_corim(validity=validity)), now=NOW, source="a")

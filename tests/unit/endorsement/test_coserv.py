@@ -146,6 +146,19 @@ class TestAnswers:
             (record,) = results.source_artifacts
             assert (record.type, record.value) == ("application/rim+cose", corim.raw)
 
+    def test_a_manifest_is_not_handed_out_when_another_part_of_it_was_withdrawn(self) -> None:
+        first, second = good_corim("a"), good_corim("b", firmware=b"bl3")
+        both_tags = replace(first, tags=(first.tags[0], second.tags[0]))
+        store = EndorsementStore()
+        store.provision(both_tags, now=NOW, source="a")
+        store.withdraw("a/a:state", now=NOW)
+        found = ask(store, query(replace(BY_CLASS, result_type=ResultType.BOTH)))
+        assert found.results is not None
+        (quad,) = found.results.quads[0]
+        assert isinstance(quad.triple, MeasurementTriple)
+        assert quad.triple.measurements[0].values.name == "bl3"
+        assert found.results.source_artifacts == ()
+
     def test_an_answer_does_not_outlive_what_is_in_it(self) -> None:
         store = EndorsementStore()
         ends = NOW + timedelta(minutes=5)

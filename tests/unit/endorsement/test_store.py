@@ -54,17 +54,20 @@ def test_the_store_answers_by_its_clock_where_no_time_is_given() -> None:
 
 
 def test_a_full_store_refuses_more_and_keeps_what_it_has() -> None:
-    store = EndorsementStore(max_endorsements=4)
+    store = EndorsementStore(max_endorsements=5)
     store.provision(good_corim(), now=NOW, source="a")
-    with pytest.raises(LimitExceededError, match="max_endorsements=4"):
+    with pytest.raises(LimitExceededError, match="max_endorsements=5"):
         store.provision(good_corim("next"), now=NOW, source="b")
     assert [held.id for held in store.list(now=NOW)] == ["good"]
+    # What is withdrawn or replaced makes room.
     store.replace("good", good_corim("next"), now=NOW, source="b")
     store.withdraw("next/next:state#0", now=NOW)
-    with pytest.raises(LimitExceededError):
-        store.provision(good_corim("third"), now=NOW, source="c")
-    store.withdraw("next", now=NOW)
     store.provision(good_corim("third"), now=NOW, source="c")
+    with pytest.raises(LimitExceededError):
+        store.provision(good_corim("fourth"), now=NOW, source="d")
+    store.withdraw("next", now=NOW)
+    store.withdraw("third", now=NOW)
+    store.provision(good_corim("fourth"), now=NOW, source="d")
 
 
 def test_a_time_without_a_timezone_is_a_mistake_of_the_caller() -> None:
