@@ -45,6 +45,7 @@ _log = structlog.get_logger("troth.agent")
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.5, 30.0
 _REFUSED_RETRY_SECONDS = 30.0
 _APPLY_SECONDS = 10.0
+_APPLY_RETRY_SECONDS = 1.0
 
 
 class NodeAgent:
@@ -86,6 +87,8 @@ class NodeAgent:
         self._cuts: dict[str, tuple[int, datetime]] = {}
         self._changed = asyncio.Event()
         self._acknowledged = -1
+        # Whether every proxy is known to have the last wish in effect.
+        self._settled = False
 
     async def run(self) -> None:
         """Join, then serve until cancelled.
@@ -203,12 +206,13 @@ class NodeAgent:
 
     async def _acknowledge_unchanged(self) -> None:
         """Acknowledge events that change nothing for this node's proxy."""
-        if self._table is not None and not self._changed.is_set():
+        if self._table is not None and self._settled and not self._changed.is_set():
             await self._acknowledge(self._table.sequence)
 
     async def _keep_proxy(self) -> None:
         while True:
             self._changed.clear()
+            self._settled = False
             now = self._clock.now()
             sequence = self._table.sequence if self._table else -1
             judged = self._table.judge(now=now) if self._table else []
@@ -229,7 +233,11 @@ class NodeAgent:
         except TrothError as exc:
             _log.error("the proxy refuses its configuration", why=str(exc))
         else:
+            self._settled = True
             await self._acknowledge(sequence)
+            return
+        await asyncio.sleep(_APPLY_RETRY_SECONDS)
+        self._changed.set()
 
     async def _acknowledge(self, sequence: int) -> None:
         if sequence <= self._acknowledged:
