@@ -61,12 +61,14 @@ class PolicyVerdict:
         vector: with the claims that the policy set.
         findings: the appraiser's, then the policy's.
         added_claims: what the policy wants the result to carry.
+        failed: the policy gave no verdict; another time it may.
     """
 
     status: TrustTier
     vector: TrustworthinessVector
     findings: tuple[Finding, ...]
     added_claims: Mapping[str, object] = field(default_factory=dict)
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,7 @@ def _failed(case: AppraisalCase, findings: Sequence[Finding]) -> PolicyVerdict:
         status=TrustTier.CONTRAINDICATED,
         vector=case.vector,
         findings=(*case.findings, *(replace(finding, submod=label) for finding in findings)),
+        failed=True,
     )
 
 

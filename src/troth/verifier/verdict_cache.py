@@ -12,20 +12,37 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
 
 import msgspec
 
 from troth.evidence.evidence import NonceMatched, VerifiedEvidence
+from troth.formats.ar4si import TrustTier
 from troth.verifier.policy import AppraisalPolicy
 from troth.verifier.policy_document import without_nonces
-from troth.verifier.result import SubmodResult
+from troth.verifier.result import AssuranceTier, SubmodResult
 
-__all__ = ["MAX_VERDICTS", "VerdictCache"]
+__all__ = ["MAX_VERDICTS", "Conclusion", "VerdictCache"]
 
 MAX_VERDICTS: Final = 16_384
 """Conclusions kept, least recently used first to go; one takes about 10 KB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """What one appraisal concluded, policy included.
+
+    Attributes:
+        submods: of each claims set.
+        tier: of all of them together.
+        status: of all of them together.
+    """
+
+    submods: Sequence[SubmodResult]
+    tier: AssuranceTier
+    status: TrustTier
 
 
 class VerdictCache:
@@ -34,7 +51,7 @@ class VerdictCache:
     def __init__(self, size: int = MAX_VERDICTS) -> None:
         self._size = size
         self._lock = Lock()
-        self._verdicts: OrderedDict[bytes, Sequence[SubmodResult]] = OrderedDict()
+        self._verdicts: OrderedDict[bytes, Conclusion] = OrderedDict()
         self.hits = 0
         self.misses = 0
 
@@ -65,7 +82,7 @@ class VerdictCache:
         )
         return hashlib.sha256(content).digest()
 
-    def get(self, key: bytes) -> Sequence[SubmodResult] | None:
+    def get(self, key: bytes) -> Conclusion | None:
         """Return the conclusion, or None."""
         with self._lock:
             verdict = self._verdicts.get(key)
@@ -76,7 +93,7 @@ class VerdictCache:
             self.hits += 1
             return verdict
 
-    def put(self, key: bytes, verdict: Sequence[SubmodResult]) -> None:
+    def put(self, key: bytes, verdict: Conclusion) -> None:
         """Keep a conclusion."""
         with self._lock:
             self._verdicts[key] = verdict

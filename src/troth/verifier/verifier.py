@@ -16,7 +16,7 @@ policy's evaluation runs, and for how long it may, is the evaluator's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Protocol
@@ -33,7 +33,7 @@ from troth.verifier.appraisers import APPRAISERS, AppraiserLoader
 from troth.verifier.appraisers.appraisal import Appraisal, References
 from troth.verifier.case import AppraisalCase
 from troth.verifier.finding import Finding
-from troth.verifier.policy import AppraisalPolicy
+from troth.verifier.policy import AppraisalPolicy, PolicyVerdict
 from troth.verifier.rego import DirectEvaluator, RegoEvaluator
 from troth.verifier.result import (
     AssuranceTier,
@@ -42,7 +42,7 @@ from troth.verifier.result import (
     VerifierIdentity,
     assurance_tier,
 )
-from troth.verifier.verdict_cache import VerdictCache
+from troth.verifier.verdict_cache import Conclusion, VerdictCache
 
 __all__ = ["AUTO", "EndorsementSource", "Verifier", "signed"]
 
@@ -153,8 +153,8 @@ class Verifier:
             context=self._context(received or now, collateral),
         )
         run = _Run(scheme=found, verified=verified, snapshot=snapshot, now=now)
-        submods = self._conclude(run)  # (4), (5)
-        return self._result(run, submods, nonce=nonce, key=key)  # (6)
+        conclusion = self._conclude(run)  # (4), (5), (6)
+        return self._result(run, conclusion, nonce=nonce, key=key)
 
     def _context(self, now: datetime, fetched: Collateral | None) -> VerificationContext:
         collateral = self.collateral
@@ -169,34 +169,48 @@ class Verifier:
             name = registry.detect(evidence, schemes=self.schemes)
         return registry.scheme(name, schemes=self.schemes)
 
-    def _conclude(self, run: _Run) -> Sequence[SubmodResult]:
+    def _conclude(self, run: _Run) -> Conclusion:
         if self.cache is None or not self.policy.repeatable:
-            return self._appraised(run)
+            return self._appraised(run)[0]
         key = self.cache.key(
             run.verified, scheme=run.scheme.name, policy=self.policy, epoch=run.snapshot.epoch
         )
         kept = self.cache.get(key)
         if kept is None:
-            fresh = self._appraised(run)
-            self.cache.put(key, fresh)
+            fresh, keep = self._appraised(run)
+            if keep:
+                self.cache.put(key, fresh)
             return fresh
         # Only the nonces differ, and they stand in the claims.
-        return [
-            replace(submod, claims=claims_set.claims)
-            for submod, claims_set in zip(kept, run.verified.claims_sets, strict=True)
-        ]
+        claims_sets = run.verified.claims_sets
+        return replace(
+            kept,
+            submods=[
+                replace(submod, claims=claims_set.claims)
+                for submod, claims_set in zip(kept.submods, claims_sets, strict=True)
+            ],
+        )
 
-    def _appraised(self, run: _Run) -> Sequence[SubmodResult]:
+    def _appraised(self, run: _Run) -> tuple[Conclusion, bool]:
+        """Return the conclusion, and whether the same would come out another time."""
         loader = self.appraisers.get(run.scheme.name)
         if loader is None:
             raise ApiMisuseError(f"no appraiser for scheme {run.scheme.name!r}")
         appraise = loader()
-        return [
-            self._submod(run, appraisal)
-            for appraisal in appraise(run.verified, References(run.snapshot, run.now))
-        ]
+        submods: list[SubmodResult] = []
+        keep = True
+        for appraisal in appraise(run.verified, References(run.snapshot, run.now)):
+            verdict = self._judge(run, appraisal)
+            keep = keep and not verdict.failed
+            submods.append(self._submod(appraisal, verdict))
+        conclusion = Conclusion(
+            submods=submods,
+            tier=assurance_tier(submods, best=AssuranceTier(run.scheme.tier)),
+            status=TrustTier.least_trusted(submod.status for submod in submods),
+        )
+        return conclusion, keep
 
-    def _submod(self, run: _Run, appraisal: Appraisal) -> SubmodResult:
+    def _judge(self, run: _Run, appraisal: Appraisal) -> PolicyVerdict:
         verified, claims_set = run.verified, appraisal.claims_set
         case = AppraisalCase(
             scheme=run.scheme.name,
@@ -214,7 +228,10 @@ class Verifier:
             reference_epoch=run.snapshot.epoch,
             now=run.now,
         )
-        verdict = self.policy.apply(case, self.evaluator)
+        return self.policy.apply(case, self.evaluator)
+
+    def _submod(self, appraisal: Appraisal, verdict: PolicyVerdict) -> SubmodResult:
+        claims_set = appraisal.claims_set
         return SubmodResult(
             label=claims_set.label,
             component=claims_set.component,
@@ -231,24 +248,23 @@ class Verifier:
     def _result(
         self,
         run: _Run,
-        submods: Sequence[SubmodResult],
+        conclusion: Conclusion,
         *,
         nonce: bytes | None,
         key: bytes | None,
     ) -> AttestationResult:
-        verified = run.verified
-        tier = assurance_tier(submods, best=AssuranceTier(run.scheme.tier))
+        verified, innermost = run.verified, conclusion.submods[-1]
         issued = run.now.replace(microsecond=0)
-        lifetime = self.lifetimes.get(tier)
+        lifetime = self.lifetimes.get(conclusion.tier)
         if nonce is None and isinstance(verified.freshness, NonceMatched):
             nonce = verified.freshness.nonce
         return AttestationResult(
             scheme=run.scheme.name,
-            status=TrustTier.least_trusted(submod.status for submod in submods),
-            submods={submod.label: submod for submod in submods},
-            tier=tier,
-            component=submods[-1].component,
-            layer=submods[-1].layer,
+            status=conclusion.status,
+            submods={submod.label: submod for submod in conclusion.submods},
+            tier=conclusion.tier,
+            component=innermost.component,
+            layer=innermost.layer,
             policy_id=self.policy.id,
             policy_digest=self.policy.digest,
             reference_epoch=run.snapshot.epoch,

@@ -24,8 +24,9 @@ from troth.evidence.simulator import CcaOptions, SimulatedPlatform
 from troth.formats.ar4si import TrustTier
 from troth.formats.keys import spki
 from troth.verifier.policy import AppraisalPolicy
+from troth.verifier.rego import Evaluation
 from troth.verifier.result import AssuranceTier
-from troth.verifier.verdict_cache import VerdictCache
+from troth.verifier.verdict_cache import Conclusion, VerdictCache
 from troth.verifier.verifier import Verifier
 
 PSA = simulate()
@@ -219,12 +220,32 @@ def test_a_policy_that_looks_at_the_time_is_evaluated_each_time() -> None:
     assert len(cache) == 0
 
 
+def test_a_policy_that_failed_is_evaluated_again() -> None:
+    class Recovering:
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def evaluate(self, *_: object) -> Evaluation:
+            self.asked += 1
+            if self.asked == 1:
+                return Evaluation(failure="took longer than 1 s")
+            return Evaluation(value={"status": "affirming"})
+
+    verifier = verifier_of(*corims_of(PSA), cache=VerdictCache(), evaluator=Recovering())
+    statuses = [
+        verifier.appraise(PSA.attest(CHALLENGE), now=NOW, challenge=CHALLENGE).status
+        for _ in range(2)
+    ]
+    assert statuses == [TrustTier.CONTRAINDICATED, TrustTier.AFFIRMING]
+
+
 def test_the_cache_is_bounded_and_forgets_the_least_used() -> None:
     cache = VerdictCache(2)
+    some = Conclusion(submods=(), tier=AssuranceTier.REGISTERED, status=TrustTier.NONE)
     for key in (b"a", b"b"):
-        cache.put(key, ())
-    assert cache.get(b"a") == ()
-    cache.put(b"c", ())
+        cache.put(key, some)
+    assert cache.get(b"a") is some
+    cache.put(b"c", some)
     assert len(cache) == 2
     assert cache.get(b"b") is None
-    assert cache.get(b"a") == ()
+    assert cache.get(b"a") is some

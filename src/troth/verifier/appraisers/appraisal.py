@@ -34,7 +34,11 @@ class Appraisal:
 
 
 class Appraiser(Protocol):
-    """A scheme's `appraise` function."""
+    """A scheme's `appraise` function.
+
+    Its answer depends on nothing but the claims in the claims sets (nonces aside), the identities
+    in `VerifiedEvidence`, and the references: conclusions are kept under these (`VerdictCache`).
+    """
 
     def __call__(
         self, verified: VerifiedEvidence[Any], references: References

@@ -135,10 +135,14 @@ def compare_components(
     """Compare all components with the component values of one state."""
     comparison = StateComparison(state, values)
     used: set[str] = set()
+    by_digest: dict[bytes, list[ReferenceValue]] = {}
+    for value in values:
+        for octets in set(value.digests.values()):
+            by_digest.setdefault(octets, []).append(value)
     for index, component in enumerate(measured):
         found = [
             (value, mismatches)
-            for value in values
+            for value in by_digest.get(_digest(component), ())
             if (mismatches := _compared(value, component)) is not None
         ]
         used.update(value.id for value, _ in found)
@@ -202,11 +206,15 @@ def _candidates(comparison: StateComparison, component: Measured) -> list[Refere
 def _compared(value: ReferenceValue, component: Measured) -> tuple[Mismatch, ...] | None:
     """Return the mismatches that do not matter, or None where there is one that does."""
     # Equality of one digest is cheap to see and necessary; only then are all rules applied.
-    octets = next(iter(component.digests.values()))
-    if octets not in value.digests.values():
+    if _digest(component) not in value.digests.values():
         return None
     mismatches = compare(value, component)
     return mismatches if all(each.attribute == "signer-id" for each in mismatches) else None
+
+
+def _digest(component: Measured) -> bytes:
+    (octets,) = component.digests.values()
+    return octets
 
 
 def _algorithm(component: SoftwareComponent, default: str) -> str:
