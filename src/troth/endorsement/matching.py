@@ -126,22 +126,28 @@ def compare_digests(
     reference: Mapping[str, bytes], measured: Mapping[str, bytes], *, attribute: str = "digests"
 ) -> Mismatch | None:
     """Compare the digests of one object (rule 2)."""
-    expected, actual = _shown(reference), _shown(measured)
+    why = _digest_problem(reference, measured)
+    if not why:
+        return None
+    return Mismatch(attribute, _shown(reference), _shown(measured), why)
+
+
+def _digest_problem(reference: Mapping[str, bytes], measured: Mapping[str, bytes]) -> str:
+    """Return why the digests do not match, or ""; a match is common and costs no message."""
     ours, theirs = _by_name(reference), _by_name(measured)
     if ours is None or theirs is None:
-        return Mismatch(attribute, expected, actual, "two digests by one algorithm")
+        return "two digests by one algorithm"
     if not ours:
-        return Mismatch(attribute, expected, actual, "the reference has no digest")
+        return "the reference has no digest"
     common = ours.keys() & theirs.keys()
     if not common:
-        return Mismatch(attribute, expected, actual, "no hash algorithm in common")
+        return "no hash algorithm in common"
     for name in sorted(common):
         if len(theirs[name]) != HASH_SIZES.get(name, len(theirs[name])):
-            why = f"a {name} digest of {len(theirs[name])} octets"
-            return Mismatch(attribute, expected, actual, why)
+            return f"a {name} digest of {len(theirs[name])} octets"
         if not compare_digest(ours[name], theirs[name]):
-            return Mismatch(attribute, expected, actual, f"the {name} digests differ")
-    return None
+            return f"the {name} digests differ"
+    return ""
 
 
 def compare_svn(exact: int | None, minimum: int | None, measured: int | None) -> Mismatch | None:
