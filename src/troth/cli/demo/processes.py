@@ -39,7 +39,8 @@ class Child:
         if stdout is None:  # pragma: no cover - always piped by Children.start
             raise UnavailableError(f"{self.name} has no output to read")
         try:
-            line = await asyncio.wait_for(stdout.readline(), seconds)
+            async with asyncio.timeout(seconds):
+                line = await stdout.readline()
         except TimeoutError as exc:
             raise UnavailableError(
                 f"{self.name} was not ready within {seconds:.0f} s; its log ends:\n{self.log_tail()}"
@@ -65,7 +66,8 @@ class Child:
         if self.process.stdin is not None:
             self.process.stdin.close()
         try:
-            await asyncio.wait_for(self.process.wait(), _STOP_SECONDS)
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self.process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()

@@ -415,7 +415,8 @@ def _admin_of(node: NodeSetting) -> Path:
 
 async def _within(waiting: Any, seconds: float, what: str) -> Any:  # noqa: ANN401 - whatever is awaited
     try:
-        return await asyncio.wait_for(waiting, seconds)
+        async with asyncio.timeout(seconds):
+            return await waiting
     except TimeoutError as exc:
         raise UnavailableError(f"waited {seconds:.0f} s in vain: {what}") from exc
 

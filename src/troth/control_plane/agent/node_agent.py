@@ -304,8 +304,10 @@ class NodeAgent:
 
     async def _wait_for_change(self, at: datetime | None) -> None:
         seconds = None if at is None else max((at - self._clock.now()).total_seconds(), 0.0)
+        # Not wait_for: before Python 3.12 it may swallow a cancellation that comes with the event.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
 
 def _retry_after(exc: TrothError, otherwise: float) -> float:
