@@ -18,6 +18,7 @@
     ├─ AuthorizationError      authentic but not allowed (result)
     ├─ ConflictError           the state changed under the caller; read again and retry
     └─ UnavailableError        something we call is down; retry_after_seconds or None
+        ├─ CollateralError     a vendor's document is missing or out of date (vendor, wanted)
         └─ ProxyError          Envoy refused a configuration, or ended
 
 Two questions decide the class: whose fault is it, and what can the catcher do? Appraisal
@@ -27,6 +28,7 @@ where there is one, the remedy. A peer is told only `error.code`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "AuthorizationError",
     "BindingError",
     "ChainError",
+    "CollateralError",
     "ConfigurationError",
     "ConflictError",
     "DecodeError",
@@ -202,6 +205,29 @@ class UnavailableError(TrothError):
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.retry_after_seconds = retry_after_seconds
+
+
+class CollateralError(UnavailableError):
+    """A document of a hardware vendor is missing, out of date or damaged.
+
+    Nothing follows about the Attester: its Evidence is neither good nor bad. Whoever catches this
+    may fetch what is wanted and verify again (`troth.evidence.collateral_source`).
+
+    Attributes:
+        vendor: whose documents, such as "intel"; "" where nothing could be fetched that helps.
+        wanted: what to ask the vendor for, in the words of its service.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        vendor: str = "",
+        wanted: Mapping[str, str] | None = None,
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.vendor, self.wanted = vendor, dict(wanted or {})
 
 
 class ProxyError(UnavailableError):
