@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -57,6 +58,8 @@ EXIT_REFUSED: Final = 2
 
 _IDENTITY: Final = VerifierIdentity.of_this_build()
 _UNCHECKED: Final = Unchecked("no --nonce was given")
+_HEX_TEXT: Final = re.compile(rb"\s*([0-9A-Fa-f]{2}\s*){8,}", re.ASCII)
+_TEXT_REMEDY: Final = "The file holds hexadecimal text: give the octets (xxd -r -p FILE)."
 _LAPSED: Final = "not in force at this time"
 
 
@@ -263,7 +266,8 @@ def _refuse(request: _Request, data: bytes, error: TrothError, *, as_json: bool)
         report["findings"] = [_refusal(error, message).to_json()]
         report["error"] = message
         click.echo(json.dumps(report, indent=2))
-    remedy = f" {printable(error.remedy)}" if error.remedy else ""
+    remedy = _TEXT_REMEDY if _HEX_TEXT.fullmatch(data) else printable(error.remedy)
+    remedy = f" {remedy}" if remedy else ""
     end = "" if message.endswith((".", "!")) else "."
     click.echo(f"troth verify: refused: {message}{end}{remedy}", err=True)
     return EXIT_REFUSED

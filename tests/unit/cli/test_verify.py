@@ -233,6 +233,11 @@ def test_what_is_malformed_is_a_refusal(troth: Troth, files: Files, content: byt
     refused(troth("verify", files.write("e", content), *files.corims(), SIMULATOR))
 
 
+def test_hexadecimal_text_is_refused_with_a_hint(troth: Troth, files: Files) -> None:
+    text = files.write("e.hex", PSA.attest(CHALLENGE).hex() + "\n")
+    refused(troth("verify", text, *files.corims(), SIMULATOR), "hexadecimal text")
+
+
 def test_every_truncation_is_a_refusal(troth: Troth, files: Files) -> None:
     whole = PSA.attest(CHALLENGE)
     for size in range(0, len(whole), 37):
