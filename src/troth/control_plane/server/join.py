@@ -28,24 +28,20 @@ from troth.control_plane.server.appraisal import Appraisal, EvidenceAppraiser
 from troth.control_plane.server.config import LimitSection
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.issuer import IssuedCertificate, SvidIssuer
-from troth.control_plane.server.refusal import JoinRefusedError
+from troth.control_plane.server.join_request import DecodedRequest, decode_request
+from troth.control_plane.server.refusal import JoinRefusedError, refusal_cause
 from troth.control_plane.server.worker import Worker
 from troth.errors import (
     AuthorizationError,
     ConflictError,
     DecodeError,
-    LimitExceededError,
     TrothError,
     UnavailableError,
-    UnsupportedError,
 )
-from troth.formats import cmw
-from troth.formats.base64url import decode_base64url, encode_base64url
-from troth.identity.certificate_request import CertificateRequest, decode_csr
+from troth.formats.base64url import encode_base64url
 from troth.mesh.admission import JoinPlan, Refusal, Standing, Verdict, join_facts, plan_join
 from troth.mesh.deadline import connection_deadline, refresh_after
 from troth.mesh.join_messages import JoinReply, JoinRequest, SessionReply, SessionRequest
-from troth.mesh.member import Service
 from troth.mesh.node import Facts, NodeState, Trigger, remediable
 from troth.mesh.node_record import IssuedSvid, NodeRecord
 from troth.mesh.registration_entry import RegistrationEntry, device_key, match_entry
@@ -59,18 +55,6 @@ _SESSION_ID_BYTES = 16
 _NODE_ID_BYTES = 10
 _REFUSAL_ID_BYTES = 8
 _ATTEMPTS = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    """A join request that has been decoded; nothing in it is believed yet."""
-
-    session: JoinSession
-    svid_key: str
-    csr: CertificateRequest
-    evidence: bytes
-    media_type: str
-    services: tuple[Service, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +156,9 @@ class JoinService:
             self._registry.take_session, session_id, now=self._clock.now()
         )
         try:
-            decoded = self._decode(session, request, svid_key)  # (2)
+            decoded = decode_request(  # (2)
+                session, request, svid_key=svid_key, max_evidence_bytes=self._limits.evidence_bytes
+            )
         except TrothError as exc:
             raise await self._refused(exc, session, stage="decode") from exc
         for _ in range(_ATTEMPTS):
@@ -184,23 +170,7 @@ class JoinService:
             "nodes, values or policy keep changing under this join", retry_after_seconds=1.0
         )
 
-    def _decode(self, session: JoinSession, request: JoinRequest, svid_key: str) -> _Request:
-        csr = decode_csr(decode_base64url(request.csr, format="join request csr"))
-        evidence, media_type = _evidence_of(request)
-        if len(evidence) > self._limits.evidence_bytes:
-            raise LimitExceededError(
-                format="Evidence", limit="evidence_bytes", value=self._limits.evidence_bytes
-            )
-        return _Request(
-            session=session,
-            svid_key=svid_key,
-            csr=csr,
-            evidence=evidence,
-            media_type=media_type,
-            services=request.services,
-        )
-
-    async def _attempt(self, request: _Request) -> JoinReply:
+    async def _attempt(self, request: DecodedRequest) -> JoinReply:
         now = self._clock.now()
         try:
             appraisal = await self._appraisal_worker.run(  # (3)
@@ -253,7 +223,7 @@ class JoinService:
             )
 
     async def _admit(
-        self, request: _Request, appraisal: Appraisal, found: _Found, now: datetime
+        self, request: DecodedRequest, appraisal: Appraisal, found: _Found, now: datetime
     ) -> JoinReply:
         judgement = _judge(appraisal, found)
         change = self._change(request, appraisal, found, judgement, now)
@@ -277,7 +247,7 @@ class JoinService:
 
     def _change(
         self,
-        request: _Request,
+        request: DecodedRequest,
         appraisal: Appraisal,
         found: _Found,
         judgement: _Judgement,
@@ -318,7 +288,7 @@ class JoinService:
         )
 
     def _issue(
-        self, node: NodeRecord, request: _Request, appraisal: Appraisal, now: datetime
+        self, node: NodeRecord, request: DecodedRequest, appraisal: Appraisal, now: datetime
     ) -> tuple[IssuedCertificate, IssuedSvid]:
         result = appraisal.remembered.result
         lifetimes = self._lifetimes[result.tier]
@@ -359,16 +329,10 @@ class JoinService:
         )
 
     async def _refuse_node(
-        self, change: Change, appraisal: Appraisal, request: _Request, why: Refusal
+        self, change: Change, appraisal: Appraisal, request: DecodedRequest, why: Refusal
     ) -> JoinRefusedError:
         """Apply what a refused join does to its node, and put it on record with it."""
-        cause = AuthorizationError(
-            _WHY[why].format(
-                status=appraisal.remembered.result.status, tier=appraisal.remembered.result.tier
-            ),
-            result=appraisal.result,
-            remedy=_REMEDY[why],
-        )
+        cause = refusal_cause(why, appraisal.result)
         refusal = self._refusal(cause, request.session, "appraise", request, appraisal)
         if why in (Refusal.EXPELLED, Refusal.RETIRED, Refusal.HELD):
             # What such a node sends changes nothing about it, its last Evidence included.
@@ -384,7 +348,7 @@ class JoinService:
         session: JoinSession,
         *,
         stage: str,
-        request: _Request | None = None,
+        request: DecodedRequest | None = None,
         appraisal: Appraisal | None = None,
     ) -> JoinRefusedError:
         """Put a refusal on record that is no node's."""
@@ -397,7 +361,7 @@ class JoinService:
         cause: TrothError,
         session: JoinSession,
         stage: str,
-        request: _Request | None,
+        request: DecodedRequest | None,
         appraisal: Appraisal | None,
     ) -> JoinRefusal:
         return JoinRefusal(
@@ -413,25 +377,6 @@ class JoinService:
             evidence_digest=hashlib.sha256(request.evidence).hexdigest() if request else "",
             findings=appraisal.result.findings if appraisal else (),
         )
-
-
-_WHY: Mapping[Refusal, str] = {
-    Refusal.EXPELLED: "this node was expelled",
-    Refusal.RETIRED: "this node was retired",
-    Refusal.HELD: "this node is quarantined until an operator has looked at it",
-    Refusal.DUPLICATE: "this node answers from a boot session that another one has replaced: two "
-    "machines hold its identity",
-    Refusal.NOT_AFFIRMING: "the Attestation Result is {status}",
-    Refusal.TIER_TOO_LOW: "the Attestation Result reaches only the tier {tier}",
-}
-_REMEDY: Mapping[Refusal, str] = {
-    Refusal.EXPELLED: "an expelled node does not come back; register the machine anew",
-    Refusal.RETIRED: "a retired node does not come back; register the machine anew",
-    Refusal.HELD: "`reattest` lets it try again once the cause is known",
-    Refusal.DUPLICATE: "find the copy; then `reattest` the node that is to stay",
-    Refusal.NOT_AFFIRMING: "see the findings: each names what was expected and what to do",
-    Refusal.TIER_TOO_LOW: "see the findings, or lower the entry's min_tier if that is meant",
-}
 
 
 def _judge(appraisal: Appraisal, found: _Found) -> _Judgement:
@@ -451,25 +396,3 @@ def _judge(appraisal: Appraisal, found: _Found) -> _Judgement:
         remediable_now=standing.reason is None or remediable(standing.reason),
     )
     return _Judgement(plan=plan_join(standing, verdict), facts=facts)
-
-
-def _evidence_of(request: JoinRequest) -> tuple[bytes, str]:
-    """Return the Evidence and its media type, out of a CMW record or as they are.
-
-    Raises:
-        DecodeError: neither; UnsupportedError: a record of another kind of message.
-    """
-    if isinstance(request.evidence, str):
-        if not request.media_type:
-            raise DecodeError("Evidence without media_type", format="join request")
-        return decode_base64url(request.evidence, format="Evidence"), request.media_type
-    record = cmw.from_json_value(list(request.evidence))
-    if not isinstance(record, cmw.CmwRecord):
-        raise UnsupportedError("expected one CMW record", format="join request")
-    if record.indicator not in (cmw.Indicator.UNSTATED, cmw.Indicator.EVIDENCE):
-        raise UnsupportedError("the CMW record holds no Evidence", format="join request")
-    if not record.media_type:
-        raise UnsupportedError(
-            f"Content-Format {record.type} is none that we know", format="join request"
-        )
-    return record.value, record.media_type

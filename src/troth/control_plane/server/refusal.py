@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A refused join as an exception, with what its node may be told."""
+"""Refused joins: why, in words, and what their nodes may be told."""
 
 from __future__ import annotations
 
-from troth.errors import TrothError
-from troth.mesh.registry import JoinRefusal
+from collections.abc import Mapping
+from types import MappingProxyType
 
-__all__ = ["JoinRefusedError"]
+from troth.errors import AuthorizationError, TrothError
+from troth.mesh.admission import Refusal
+from troth.mesh.registry import JoinRefusal
+from troth.verifier.result import AttestationResult
+
+__all__ = ["JoinRefusedError", "refusal_cause"]
 
 
 class JoinRefusedError(TrothError):
@@ -22,3 +27,44 @@ class JoinRefusedError(TrothError):
     def __init__(self, cause: TrothError, refusal: JoinRefusal, *, disclosed: bool) -> None:
         super().__init__(str(cause), remedy=cause.remedy)
         self.cause, self.refusal, self.disclosed = cause, refusal, disclosed
+
+
+def refusal_cause(why: Refusal, result: AttestationResult) -> AuthorizationError:
+    """Return the error that a refusal of an authentic node is."""
+    message, remedy = _WORDS[why]
+    return AuthorizationError(
+        message.format(status=result.status.word, tier=result.tier), result=result, remedy=remedy
+    )
+
+
+_WORDS: Mapping[Refusal, tuple[str, str]] = MappingProxyType(
+    {
+        Refusal.EXPELLED: (
+            "this node was expelled",
+            "an expelled node does not come back; register the machine anew",
+        ),
+        Refusal.RETIRED: (
+            "this node was retired",
+            "a retired node does not come back; register the machine anew",
+        ),
+        Refusal.HELD: (
+            "this node is quarantined until an operator has looked at it",
+            "`reattest` lets it try again once the cause is known",
+        ),
+        Refusal.DUPLICATE: (
+            (
+                "this node answers from a boot session that another one has replaced: two machines "
+                "hold its identity"
+            ),
+            "find the copy; then `reattest` the node that is to stay",
+        ),
+        Refusal.NOT_AFFIRMING: (
+            "the Attestation Result is {status}",
+            "see the findings: each names what was expected and what to do",
+        ),
+        Refusal.TIER_TOO_LOW: (
+            "the Attestation Result reaches only the tier {tier}",
+            "see the findings, or lower the entry's min_tier if that is meant",
+        ),
+    }
+)
