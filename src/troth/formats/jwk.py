@@ -28,6 +28,7 @@ __all__ = [
     "decode_jwks",
     "ec_thumbprint",
     "required_members",
+    "rsa_thumbprint",
     "thumbprint",
 ]
 
@@ -124,6 +125,16 @@ def ec_thumbprint(curve: ec.EllipticCurve, x: bytes, y: bytes) -> str:
     crv = _CURVE_NAMES[curve.name]
     members = (
         f'{{"crv":"{crv}","kty":"EC","x":"{encode_base64url(x)}","y":"{encode_base64url(y)}"}}'
+    )
+    return hashlib.sha256(members.encode()).hexdigest()
+
+
+def rsa_thumbprint(modulus: bytes, exponent: int) -> str:
+    """Return `thumbprint` of the RSA key with these numbers; zeros before the modulus are ignored."""
+    e = exponent.to_bytes((exponent.bit_length() + 7) // 8)
+    members = (
+        f'{{"e":"{encode_base64url(e)}","kty":"RSA",'
+        f'"n":"{encode_base64url(modulus.lstrip(bytes(1)))}"}}'
     )
     return hashlib.sha256(members.encode()).hexdigest()
 
