@@ -52,7 +52,7 @@ fuzz: $(STAMP) ## Fuzz every decoder of outside bytes: FUZZ_SECONDS=600
 	@PYTHONPATH=tests $(PY) -m fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ_ARGS)
 
 bench: $(STAMP) ## Measure, as ratios to a floor measured in the same run
-	@$(PY) -m tests.benchmarks $(BENCH_ARGS)
+	@PYTHONPATH=tests $(PY) -m benchmarks $(BENCH_ARGS)
 
 lock: $(VENV)/.uv ## Resolve the dependencies again
 	@$(PY) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra envoy --extra tdx --extra postgres --group dev pyproject.toml -o requirements/dev.txt
