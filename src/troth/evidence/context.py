@@ -8,6 +8,7 @@ are signed, so it does not matter who brings them: in the Evidence, from a direc
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,12 +39,14 @@ class Collateral:
     Attributes:
         documents: name (such as the file's) to octets. Names are for messages, and for schemes
             whose documents do not say themselves what they are.
+        digest: SHA-256 over all of them, to remember by what was verified with them.
 
     Raises:
         LimitExceededError: too many of them, or too long.
     """
 
     documents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    digest: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         documents = dict(self.documents)
@@ -58,10 +61,20 @@ class Collateral:
                 format="collateral", limit="MAX_COLLATERAL_BYTES", value=MAX_COLLATERAL_BYTES
             )
         object.__setattr__(self, "documents", MappingProxyType(documents))
+        object.__setattr__(self, "digest", _digest(documents))
 
     def with_documents(self, documents: Mapping[str, bytes]) -> Collateral:
         """Return these documents and `documents`; a name that both have stays as it is here."""
         return Collateral({**documents, **self.documents}) if documents else self
+
+
+def _digest(documents: Mapping[str, bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for name in sorted(documents):
+        for part in (name.encode(), documents[name]):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+    return digest.digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

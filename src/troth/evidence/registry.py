@@ -35,6 +35,7 @@ SCHEMES: Mapping[str, Loader] = MappingProxyType(
     {
         "cca": _module("troth.evidence.cca"),
         "psa": _module("troth.evidence.psa"),
+        "sev_snp": _module("troth.evidence.sev_snp"),
     }
 )
 """Name to loader. `detect()` asks in this order: the sharper `recognises()` first."""

@@ -35,7 +35,7 @@ _Builder = Callable[[AppraisalCase, bool], object]
 TIME_MEMBERS: Final = frozenset({"now", "now_ns"})
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NONCE_WORDS: Final = ("nonce", "challenge")
+_NONCE_WORDS: Final = ("nonce", "challenge", "report_data")
 
 
 def mentions_nonce(source: RegoSource) -> bool:

@@ -31,6 +31,7 @@ APPRAISERS: Mapping[str, AppraiserLoader] = MappingProxyType(
     {
         "cca": _module("troth.verifier.appraisers.cca"),
         "psa": _module("troth.verifier.appraisers.psa"),
+        "sev_snp": _module("troth.verifier.appraisers.sev_snp"),
     }
 )
 """Scheme name to loader."""
