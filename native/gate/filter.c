@@ -81,7 +81,7 @@ static void fail(struct gate *g, enum reason reason, uint8_t tell, const char *f
     va_end(arguments);
     // A peer that has not shown a gate would take REFUSE for the application's bytes.
     bool listens = is_client(g) ? g->said_prelude : g->wire.prelude_size == PRELUDE_SIZE;
-    bool tells = tell != TELL_NOTHING && listens && !g->open;
+    bool tells = tell != TELL_NOTHING && listens && !g->decided;  // OPEN is our last record
     if (tells) put_record(g, RECORD_REFUSE, &tell, 1);
     to_peer(g);
     char details[MAX_TEXT + 64];

@@ -14,19 +14,12 @@
 #define GATE_BUILD "0.1.0"
 #define MILLISECOND UINT64_C(1000000)
 #define MAX_DEADLINE_MS UINT64_C(31622400000)
+enum { PROTOCOL_VERSION = 1, PRELUDE_SIZE = 8, RECORD_HEAD = 4, FRAME_HEAD = 16, DIGEST_SIZE = 64 };
 enum {
-    PROTOCOL_VERSION = 1,
-    PRELUDE_SIZE = 8,
-    RECORD_HEAD = 4,
-    FRAME_HEAD = 16,
-    DIGEST_SIZE = 64,
     MAX_MESSAGE = 262144,    // octets of one DATA record, one SEND, one PEER_DATA
     MAX_EXCHANGE = 1048576,  // octets of DATA per connection and direction
-    MAX_RECORDS = 64,
-    MAX_STATES = 32,
-    MAX_CONTEXT = 512,
-    MAX_TEXT = 512,
-    MAX_QUEUE = 8388608,  // octets waiting for an agent that does not read
+    MAX_QUEUE = 8388608,     // octets waiting for an agent that does not read
+    MAX_RECORDS = 64, MAX_STATES = 32, MAX_CONTEXT = 512, MAX_TEXT = 512,
 };
 enum { ROLE_CLIENT = 1, ROLE_SERVER = 2 };
 enum { RECORD_DATA = 1, RECORD_OPEN = 2, RECORD_REFUSE = 3 };

@@ -22,15 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    TICK_MS = 100,
-    AGENT_WAIT_MS = 2000,  // without a link for so long, connections are refused at once
-    GREETING_MS = 2000,
-    FIRST_BACKOFF_MS = 50,
-    LAST_BACKOFF_MS = 1000,
-    MAX_INBOX = 2 * MAX_EXCHANGE,
-    KEPT_QUEUE = 65536,
-};
+// Without a link for AGENT_WAIT_MS, connections are refused at once.
+enum { TICK_MS = 100, AGENT_WAIT_MS = 2000, GREETING_MS = 2000, FIRST_BACKOFF_MS = 50, LAST_BACKOFF_MS = 1000 };
+enum { MAX_INBOX = 2 * MAX_EXCHANGE, KEPT_QUEUE = 65536 };
 struct slot {
     struct gate *gate;  // NULL: free
     uint64_t deadline;  // 0: none
@@ -116,25 +110,23 @@ bool link_send(struct gate *g, struct bytes *frames, bool opens) {
 
 static void *run(void *link);
 static bool start(struct link *l) {
-    if (l->started) return true;
     pthread_t thread;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);  // Envoy's signals are Envoy's
     l->down_since = now();
-    l->started = getrandom(l->instance, sizeof l->instance, 0) > 0 && pthread_create(&thread, NULL, run, l) == 0;
+    bool started = getrandom(l->instance, sizeof l->instance, 0) > 0 && pthread_create(&thread, NULL, run, l) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!l->started) return false;
-    pthread_setname_np(thread, "troth-gate");
-    pthread_detach(thread);
-    return true;
+    if (started) pthread_setname_np(thread, "troth-gate");
+    return started && pthread_detach(thread) == 0;
 }
 
 bool link_register(struct gate *g) {
     struct link *l = g->config->link;
     pthread_mutex_lock(&l->lock);
-    bool started = start(l);
-    if (started) {
+    l->started = l->started || start(l);
+    bool ready = l->started;
+    if (ready) {
         if (l->first_free == 0) {
             uint32_t count = l->slot_count * 2 + 64;
             l->slots = need(realloc(l->slots, count * sizeof *l->slots));
@@ -151,7 +143,7 @@ bool link_register(struct gate *g) {
         g->id = (uint64_t)slot->generation << 32 | index;
     }
     pthread_mutex_unlock(&l->lock);
-    return started;
+    return ready;
 }
 
 void link_unregister(struct gate *g, enum reason reason) {

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Self
 
 from troth.control_plane.gate.frames import (
     Admit,
@@ -131,15 +132,18 @@ class _Link:
             case Resumed():
                 self.resumed.set()
             case Closed():
-                connection = self.connections.pop(frame.connection, None)
-                if connection is None:
-                    self.unknown_closed.append(frame)
-                elif not connection.closed.done():
-                    connection.closed.set_result(frame)
+                self._end(frame)
             case PeerIdentity():
                 self.connections[frame.connection].peer.set_result(frame)
             case PeerData():
                 self.connections[frame.connection].take(frame)
+
+    def _end(self, frame: Closed) -> None:
+        connection = self.connections.pop(frame.connection, None)
+        if connection is None:
+            self.unknown_closed.append(frame)
+        else:
+            connection.closed.set_result(frame)
 
     def _add(self, connection: SimulatedConnection, script: Script | None) -> None:
         assert connection.number not in self.connections, "a connection number came twice"
@@ -155,7 +159,8 @@ class AgentSimulator:
         self.script: Script = script
         self.on_resume: Script | None = None
         self.welcomes = True
-        self.reads = True
+        self.reads = asyncio.Event()
+        self.reads.set()
         self.connections: list[SimulatedConnection] = []
         self.links: list[_Link] = []
         self.errors: list[BaseException] = []
@@ -163,7 +168,7 @@ class AgentSimulator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
-    async def __aenter__(self) -> AgentSimulator:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -223,11 +228,10 @@ class AgentSimulator:
         decoder = FrameDecoder()
         try:
             with contextlib.suppress(ConnectionError):
-                while self.reads and (data := await reader.read(262_144)):
+                while data := await reader.read(262_144):
                     for frame in decoder.feed(data):
                         link.handle(frame)
-                while not self.reads:
-                    await asyncio.sleep(0.05)
+                    await self.reads.wait()
         except asyncio.CancelledError:
             pass
         except Exception as error:  # noqa: BLE001 - kept for the test to look at

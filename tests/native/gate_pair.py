@@ -31,7 +31,7 @@ from native.stock_envoy import (
 from support.certificates import Credential, TestAuthority
 from support.ports import reserved_ports
 
-__all__ = ["GREETING", "GatePair", "Streams", "fetch", "gate_pair", "is_closed"]
+__all__ = ["GREETING", "GatePair", "Streams", "eventually", "fetch", "gate_pair", "is_closed"]
 
 CLIENT_ID = "spiffe://example.test/client"
 SERVER_ID = "spiffe://example.test/server"
@@ -84,6 +84,16 @@ async def fetch(port: int, path: str = "/") -> tuple[int, bytes]:
         writer.close()
     head, _, content = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), content
+
+
+async def eventually(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 5) -> None:
+    """Wait until a condition holds that no event announces."""
+    async with asyncio.timeout(seconds):
+        while True:
+            holds = condition()
+            if holds is True or (not isinstance(holds, bool) and await holds):
+                return
+            await asyncio.sleep(0.01)
 
 
 async def is_closed(reader: asyncio.StreamReader, seconds: float = 10) -> bool:

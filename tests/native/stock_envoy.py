@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -20,12 +20,12 @@ from support.certificates import Credential, TestAuthority
 
 __all__ = [
     "GATE_SOURCE",
-    "log_lines",
     "StockEnvoy",
     "build_gate",
     "client_config",
     "envoy_binaries",
     "gate_filter",
+    "log_lines",
     "server_config",
     "tls",
 ]
@@ -361,7 +361,7 @@ class StockEnvoy:
         self.binary = binary
         self.name = name
         self.workers = workers
-        self.directory = Path(tempfile.mkdtemp(prefix="tg", dir="/tmp"))  # noqa: S108 - short
+        self.directory = Path(tempfile.mkdtemp(prefix="tg", dir="/tmp"))
         self.log = self.directory / f"{name}.log"
         self._admin = self.directory / "admin"
         config = {"admin": {"address": {"pipe": {"path": str(self._admin)}}}, **config}
@@ -369,7 +369,7 @@ class StockEnvoy:
         self._config.write_text(json.dumps(config))
         self.process: subprocess.Popen[bytes] | None = None
 
-    async def start(self, log_level: str = "info") -> StockEnvoy:
+    async def start(self, log_level: str = "info") -> Self:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
                 [
@@ -435,7 +435,7 @@ class StockEnvoy:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    async def __aenter__(self) -> StockEnvoy:
+    async def __aenter__(self) -> Self:
         try:
             return await self.start()
         except BaseException:
@@ -449,12 +449,16 @@ class StockEnvoy:
 async def log_lines(path: Path, position: int) -> AsyncIterator[Config]:
     """Access-log records from an offset on, as they appear."""
     while True:
-        if path.exists():
-            with path.open() as file:
-                file.seek(position)
-                for line in iter(file.readline, ""):
-                    if not line.endswith("\n"):
-                        break
-                    position += len(line.encode())
-                    yield json.loads(line)
+        lines = _complete_lines(path, position)
+        position += sum(len(line) for line in lines)
+        for line in lines:
+            yield json.loads(line)
         await asyncio.sleep(0.02)
+
+
+def _complete_lines(path: Path, position: int) -> list[bytes]:
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        file.seek(position)
+        return [line for line in file if line.endswith(b"\n")]

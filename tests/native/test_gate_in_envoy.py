@@ -15,7 +15,7 @@ import pytest_asyncio
 from cryptography.hazmat.primitives import hashes
 
 from native.agent_simulator import SimulatedConnection, decide
-from native.gate_pair import GREETING, GatePair, fetch, gate_pair, is_closed
+from native.gate_pair import GREETING, GatePair, eventually, fetch, gate_pair, is_closed
 from native.stock_envoy import envoy_binaries
 from troth.control_plane.gate.frames import (
     Close,
@@ -170,7 +170,7 @@ async def test_a_client_without_a_gate_is_closed_and_told_nothing(pair: GatePair
 
 
 async def test_a_silent_client_is_closed_at_the_deadline_of_the_exchange(pair: GatePair) -> None:
-    reader, writer = await pair.dial("s_hello")
+    reader, _writer = await pair.dial("s_hello")
     begun = time.monotonic()
     assert await is_closed(reader)
     assert 1.0 < time.monotonic() - begun < 4
@@ -238,7 +238,7 @@ async def test_a_server_that_closes_before_deciding_is_reported(pair: GatePair) 
         await reader.readexactly(8)
 
     pair.foreign = leave
-    reader, writer = await pair.open("foreign")
+    reader, _writer = await pair.open("foreign")
     assert await is_closed(reader)
     closed = await (await pair.client_agent.next_connection()).closed
     assert closed.reason is CloseReason.PEER
@@ -294,7 +294,7 @@ async def test_messages_larger_than_the_connection_buffer_arrive_whole(pair: Gat
 
 async def test_an_agent_that_does_not_decide_in_time_ends_the_connection(pair: GatePair) -> None:
     pair.use(server=never)
-    reader, writer = await pair.open("tcp")
+    reader, _writer = await pair.open("tcp")
     assert await is_closed(reader)
     await pair.record("server", details="troth_timeout: our agent did not decide")
     closed = await (await pair.server_agent.next_connection()).closed
@@ -305,7 +305,7 @@ async def test_an_agent_that_dies_during_the_exchange_refuses_at_once_and_recove
     pair: GatePair,
 ) -> None:
     pair.use(server=never)
-    reader, writer = await pair.open("tcp")
+    reader, _writer = await pair.open("tcp")
     await (await pair.server_agent.next_connection()).peer
     begun = time.monotonic()
     await pair.server_agent.stop()
@@ -342,9 +342,7 @@ async def test_without_an_agent_connections_are_refused(pair: GatePair) -> None:
     finally:
         await pair.client_agent.start()
     pair.use()
-    async with asyncio.timeout(5):
-        while not pair.client_agent.links:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: pair.client_agent.links != [])
     assert await echoes(await pair.open("tcp"))
 
 
@@ -364,7 +362,7 @@ async def test_an_agent_that_sends_malformed_frames_loses_its_link(
         connection.link.write(octets)
 
     pair.use(server=babble)
-    reader, writer = await pair.open("tcp")
+    reader, _writer = await pair.open("tcp")
     assert await is_closed(reader)
     await pair.record("server", details="troth_unavailable: no link to the agent")
     pair.use()
@@ -388,7 +386,7 @@ async def test_an_agent_that_breaks_the_order_of_frames_ends_that_connection_alo
         return connection.send(b"one more")
 
     pair.use(server=disorder)
-    reader, writer = await pair.open("tcp")
+    reader, _writer = await pair.open("tcp")
     assert await is_closed(reader)
     closed = await (await pair.server_agent.next_connection()).closed
     assert closed.reason is CloseReason.AGENT_PROTOCOL
@@ -476,9 +474,7 @@ async def test_close_of_an_unknown_connection_is_acknowledged(pair: GatePair) ->
     assert await echoes(streams)
     server = await pair.server_agent.next_connection()
     server.link.write(encode(Close(server.number + 77)))
-    async with asyncio.timeout(5):
-        while not server.link.unknown_closed:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: server.link.unknown_closed != [])
     assert server.link.unknown_closed[0].reason is CloseReason.UNKNOWN
     assert await echoes(streams)
 
@@ -533,20 +529,20 @@ async def test_rbac_decides_by_filter_state_and_sees_updates(pair: GatePair) -> 
         await streams[0].readexactly(size)
         return head.split()[1]
 
+    async def answers(status: bytes) -> bool:
+        return await ask(b"/secret") == status
+
+    def give(tier: str) -> None:
+        for link in pair.server_agent.links:
+            for connection in link.connections.values():
+                connection.update(tier=tier)
+
     assert await ask(b"/") == b"200"
-    assert await ask(b"/secret") == b"403"
-    for link in pair.server_agent.links:
-        for connection in link.connections.values():
-            connection.update(tier="confidential")
-    async with asyncio.timeout(5):
-        while await ask(b"/secret") != b"200":
-            await asyncio.sleep(0.02)
-    for link in pair.server_agent.links:
-        for connection in link.connections.values():
-            connection.update(tier="measured")
-    async with asyncio.timeout(5):
-        while await ask(b"/secret") != b"403":
-            await asyncio.sleep(0.02)
+    assert await answers(b"403")
+    give("confidential")
+    await eventually(lambda: answers(b"200"))
+    give("measured")
+    await eventually(lambda: answers(b"403"))
 
 
 async def test_requests_share_one_attested_http_2_connection(pair: GatePair) -> None:
@@ -624,12 +620,12 @@ async def test_a_permissive_server_still_attests_a_client_with_a_gate(pair: Gate
         connection.refuse()
 
     pair.use(server=refuse)
-    reader, writer = await pair.open("open")
+    reader, _writer = await pair.open("open")
     assert await is_closed(reader)
 
 
 async def test_a_permissive_server_lets_a_silent_client_hear_a_greeting(pair: GatePair) -> None:
-    reader, writer = await pair.dial("s_open_hello")
+    reader, _writer = await pair.dial("s_open_hello")
     assert await asyncio.wait_for(reader.readexactly(len(GREETING)), 5) == GREETING
 
 
