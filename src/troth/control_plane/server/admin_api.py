@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Annotated
 
@@ -40,6 +41,7 @@ from troth.mesh.tier import Tier
 
 __all__ = ["EntryMessage", "create_admin_app", "entry_message", "member_spiffe_id"]
 
+_LOG = logging.getLogger(__name__)
 _BODY_BYTES = 64 * 1024
 _MAX_LIMIT = 1000
 _MAX_WAIT_SECONDS = 60
@@ -78,6 +80,7 @@ def create_admin_app(context: ServerContext) -> Starlette:
         *_node_routes(context),
         *_entry_routes(context),
         *_record_routes(context),
+        *_key_routes(context),
     ]
     return Starlette(routes=routes, exception_handlers=exception_handlers(operator=True))
 
@@ -260,6 +263,16 @@ def _record_routes(context: ServerContext) -> list[Route]:
         Route("/v1/log", log),
         Route("/v1/log/verify", verify),
     ]
+
+
+def _key_routes(context: ServerContext) -> list[Route]:
+    async def rotate(request: Request) -> Response:
+        now = context.clock.now()
+        made = await context.registry_worker.run(context.keys.results.rotate, now)
+        _LOG.warning("%s made the result key %s", _actor(request), made)
+        return _json({"kid": made, **context.keys.results.jwk_set(now)}, status=201)
+
+    return [Route("/v1/result-keys", rotate, methods=["POST"])]
 
 
 def _node(node: NodeRecord) -> dict[str, object]:

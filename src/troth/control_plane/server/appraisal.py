@@ -6,12 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from troth.control_plane.result_keys import ResultKeys
 from troth.control_plane.server.endorsement_set import EndorsementSet
 from troth.errors import UnsupportedError
 from troth.evidence import registry as schemes
 from troth.evidence.challenge import derive_challenge
 from troth.formats.ear import Dialect, minimise, sign_ear
-from troth.formats.signer import Signer
 from troth.mesh.join_messages import JOIN_LABEL
 from troth.mesh.node_record import AppraisedEvidence, ResultSummary
 from troth.verifier.result import AttestationResult
@@ -43,13 +43,13 @@ class EvidenceAppraiser:
     Args:
         verifier: appraises; its endorsements are `endorsements`.
         endorsements: for the epoch.
-        signer: signs results.
+        keys: sign results.
     """
 
-    def __init__(self, verifier: Verifier, endorsements: EndorsementSet, signer: Signer) -> None:
+    def __init__(self, verifier: Verifier, endorsements: EndorsementSet, keys: ResultKeys) -> None:
         self._verifier = verifier
         self._endorsements = endorsements
-        self._signer = signer
+        self._keys = keys
 
     def appraise(
         self, evidence: bytes, *, media_type: str, spki: bytes, nonce: bytes, now: datetime
@@ -81,7 +81,8 @@ class EvidenceAppraiser:
                 f"results of tier {result.tier} never end here", format="Attestation Result"
             )
         small = minimise(result.to_ear())
-        minimised = sign_ear(small, self._signer, Dialect.IETF_03, wire="jwt").decode("ascii")
+        signer = self._keys.signer(now)
+        minimised = sign_ear(small, signer, Dialect.IETF_03, wire="jwt").decode("ascii")
         return Appraisal(
             result=result,
             remembered=AppraisedEvidence(
@@ -94,7 +95,7 @@ class EvidenceAppraiser:
                 result=_summary(result, result.expires_at, epoch),
                 ear=minimised,
             ),
-            ear=signed(result, self._signer, dialect=Dialect.IETF_03).decode("ascii"),
+            ear=signed(result, signer, dialect=Dialect.IETF_03).decode("ascii"),
             minimised=minimised,
         )
 

@@ -15,7 +15,6 @@ from starlette.types import ExceptionHandler
 from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.problem import problem, problem_for
 from troth.errors import TrothError
-from troth.formats.jwk import required_members
 
 __all__ = ["common_routes", "exception_handlers", "metrics_route"]
 
@@ -53,9 +52,7 @@ def common_routes(context: ServerContext) -> list[Route]:
 
 def result_key_set(context: ServerContext) -> dict[str, object]:
     """Return the keys that Attestation Results verify with, as a JWK Set (RFC 7517 section 5)."""
-    signer = context.keys.result_signer
-    key = required_members(signer.public_key)
-    return {"keys": [{**key, "kid": signer.key_id, "alg": signer.algorithm, "use": "sig"}]}
+    return context.keys.results.jwk_set(context.clock.now())
 
 
 def metrics_route(context: ServerContext) -> Route:

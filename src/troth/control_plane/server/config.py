@@ -174,6 +174,22 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     server_svid_seconds: Annotated[
         _Positive, Meta(description="Life of the server's own X.509-SVID.")
     ] = 24 * 3600
+    result_key_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Make the next key for results when the last one is this old; 0 leaves it "
+            "to operators.",
+        ),
+    ] = 0
+    result_key_announce_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="How long a new key for results is published before it signs; longer than "
+            "it takes whoever verifies results to fetch the keys again.",
+        ),
+    ] = 24 * 3600
     degraded_grace_seconds: Annotated[
         int,
         Meta(ge=0, description="How long a degraded node keeps its connections."),

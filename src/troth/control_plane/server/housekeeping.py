@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens by itself: results lapse, attempts time out, old rows go, the server's SVID renews."""
+"""What happens by itself: results lapse, attempts time out, old rows go, keys are renewed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Housekeeping:
         admission: as the join's.
         clock: time.
         limits: how long attempts may take and how much is kept.
-        renew_svid: renews the server's own SVID if it is time.
+        keep_keys: renews and rotates the server's keys if it is time.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Housekeeping:
         admission: asyncio.Lock,
         clock: Clock,
         limits: LimitSection,
-        renew_svid: Callable[[datetime], None],
+        keep_keys: Callable[[datetime], None],
     ) -> None:
         self._registry, self._registry_worker = registry, registry_worker
         self._hub, self._admission, self._clock = hub, admission, clock
-        self._limits, self._renew_svid = limits, renew_svid
+        self._limits, self._keep_keys = limits, keep_keys
         self._prune_at: datetime | None = None
 
     async def run(self) -> None:
@@ -73,7 +73,7 @@ class Housekeeping:
             UnavailableError: the registry cannot be used.
         """
         now = self._clock.now()
-        self._renew_svid(now)
+        self._keep_keys(now)
         lapsed = await self._registry_worker.run(self._registry.lapsed, now, limit=_BATCH)
         for node in lapsed:
             await self._move(node, _STALE, now)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from troth.control_plane.server.keys import ServerKeys
-from troth.formats.keys import VerificationKey
 from troth.identity.certificate_request import CertificateRequest, SvidKey
 from troth.identity.spiffe_id import SpiffeId
 from troth.identity.trust_bundle import TrustBundle
@@ -57,7 +56,7 @@ class SvidIssuer:
         self, keys: ServerKeys, *, random: Callable[[int], bytes], allow_insecure: bool
     ) -> None:
         self._authority = keys.authority
-        self._result_keys = (VerificationKey(keys.result_signer.public_key),)
+        self._results = keys.results
         self._random = random
         self._allow_insecure = allow_insecure
 
@@ -81,7 +80,7 @@ class SvidIssuer:
             request,
             SpiffeId.decode(spiffe_id),
             result=ear.encode("ascii"),
-            result_keys=self._result_keys,
+            result_keys=self._results.published(now),
             max_result_age=_MAX_RESULT_AGE,
             node_id=node_id,
             now=now,

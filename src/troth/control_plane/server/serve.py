@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from troth import __version__
@@ -17,7 +17,6 @@ from troth.clock import Clock, SystemClock, system_random
 from troth.control_plane.server.admin_api import create_admin_app, member_spiffe_id
 from troth.control_plane.server.api import create_app
 from troth.control_plane.server.appraisal import EvidenceAppraiser
-from troth.control_plane.server.common_routes import result_key_set
 from troth.control_plane.server.config import ServerConfig
 from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.endorsement_set import EndorsementSet
@@ -131,7 +130,14 @@ async def running_server(
     clock = clock or SystemClock()
     host, port = config.address
     trust_domain = _trust_domain(config)
-    keys = load_or_create_keys(config.directory, trust_domain, now=clock.now(), random=random)
+    keys = load_or_create_keys(
+        config.directory,
+        trust_domain,
+        now=clock.now(),
+        random=random,
+        results_last=max(each.result for each in config.tier_lifetimes().values()),
+        announce=timedelta(seconds=config.result_key_announce_seconds),
+    )
     async with AsyncExitStack() as stack:
         opened = registry()
         stack.callback(opened.close)
@@ -200,7 +206,7 @@ async def _compose(
         allow_test_keys=config.allow_test_keys,
         allow_simulator=config.allow_simulator,
     )
-    appraiser = EvidenceAppraiser(verifier, endorsements, keys.result_signer)
+    appraiser = EvidenceAppraiser(verifier, endorsements, keys.results)
     hub = FeedHub(registry, registry_worker, heartbeat_seconds=config.heartbeat_seconds)
     admission = asyncio.Lock()
     joins = JoinService(
@@ -248,7 +254,7 @@ async def _compose(
         admission=admission,
         clock=clock,
         limits=limits,
-        renew_svid=tls.renew_if_due,
+        keep_keys=_key_keeper(config, keys, tls),
     )
     context = ServerContext(
         config=config,
@@ -318,7 +324,7 @@ def _running(
     shown = f"[{host}]" if ":" in host else host
     bundle = config.directory / "bundle.pem"
     _write(bundle, context.issuer.bundle().pem)
-    _write(bundle.with_name("result-keys.json"), json.dumps(result_key_set(context)) + "\n")
+    _write_result_keys(config, context.keys, context.clock.now())
     return RunningServer(
         url=f"https://{shown}:{port}",
         admin_socket=config.admin_path,
@@ -326,6 +332,31 @@ def _running(
         trust_bundle=bundle,
         context=context,
     )
+
+
+def _write_result_keys(config: ServerConfig, keys: ServerKeys, now: datetime) -> None:
+    path = config.directory / "result-keys.json"
+    _write(path, json.dumps(keys.results.jwk_set(now)) + "\n")
+
+
+def _key_keeper(
+    config: ServerConfig, keys: ServerKeys, tls: ServerTls
+) -> Callable[[datetime], None]:
+    """Return what renews and rotates the server's keys when it is time."""
+    seconds = config.result_key_seconds
+    rotate_after = timedelta(seconds=seconds) if seconds else None
+    written: dict[str, object] = {}
+
+    def keep(now: datetime) -> None:
+        nonlocal written
+        tls.renew_if_due(now)
+        keys.results.look(now, rotate_after=rotate_after)
+        # An operator or the mere time may have changed them as well.
+        if (published := keys.results.jwk_set(now)) != written:
+            _write_result_keys(config, keys, now)
+            written = published
+
+    return keep
 
 
 async def _stopped(*servers: HttpServer) -> None:

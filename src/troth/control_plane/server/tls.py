@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from troth.control_plane.key_files import write_private
 from troth.control_plane.server.issuer import SvidIssuer
-from troth.control_plane.server.keys import ServerKeys, write_private
+from troth.control_plane.server.keys import ServerKeys
 from troth.errors import UnavailableError
 from troth.identity.x509_svid import X509Svid
 from troth.mesh.deadline import refresh_after

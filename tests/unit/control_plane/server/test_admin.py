@@ -21,8 +21,10 @@ from support.server_world import (
     new_platform,
     world,
 )
+from support.waiting import until
 from troth.adapters.registry.sql_registry import SqlRegistry
 from troth.adapters.server_client import RefusedByServerError, ServerClient
+from troth.clock import SystemClock
 from troth.control_plane.server import http_server
 from troth.control_plane.server.config import VerifierSection
 from troth.errors import ConflictError, UnavailableError
@@ -373,3 +375,15 @@ async def test_a_corim_file_that_is_none_does_not_start_the_server(here: World) 
     with pytest.raises(Exception, match=r"verifier\.corims"):
         async with here.serve():
             pass
+
+
+async def test_a_new_result_key_is_published_before_it_signs(here: World) -> None:
+    async with here.serve() as running:
+        made = await here.ask("POST", "/v1/result-keys", 201)
+        public = await here.ask("GET", "/.well-known/troth/result-keys")
+        assert [key["kid"] for key in public["keys"]][1:] == [made["kid"]]
+        assert running.context.keys.results.signer(SystemClock().now()).key_id != made["kid"]
+        again = await here.ask("POST", "/v1/result-keys", 409)
+        assert again["code"] == "conflict"
+        file = here.directory / "data" / "result-keys.json"
+        await until(lambda: made["kid"] in file.read_text())

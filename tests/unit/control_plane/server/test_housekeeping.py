@@ -46,7 +46,7 @@ class Setting:
             admission=asyncio.Lock(),
             clock=self.clock,
             limits=LimitSection(kept_events=2, kept_refusals=1),
-            renew_svid=self.renewals.append,
+            keep_keys=self.renewals.append,
         )
 
     async def sweep(self, after: timedelta) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from troth.control_plane.server.keys import ServerKeys, load_or_create_keys
 from troth.errors import ConfigurationError, UnavailableError
-from troth.formats.keys import spki
 from troth.identity.spiffe_id import TrustDomain
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -28,8 +27,8 @@ def test_keys_are_made_once_and_for_their_owner_only(tmp_path: Path) -> None:
     for name in KEY_FILES:
         assert stat.S_IMODE((directory / name).stat().st_mode) == 0o600
     assert first.authority.certificate == second.authority.certificate
-    assert spki(first.result_signer.public_key) == spki(second.result_signer.public_key)
-    assert first.result_signer.key_id == second.result_signer.key_id != ""
+    assert first.results.jwk_set(NOW) == second.results.jwk_set(NOW)
+    assert first.results.signer(NOW).key_id == second.results.signer(NOW).key_id != ""
     assert len({(directory / name).read_bytes() for name in KEY_FILES}) == 3
 
 
