@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Protocol
 
 from troth.endorsement.repository import EndorsementSnapshot
-from troth.errors import ApiMisuseError
+from troth.errors import ApiMisuseError, TrothError
 from troth.evidence import registry
 from troth.evidence.context import Collateral, VerificationContext
 from troth.evidence.evidence import NonceMatched, Scheme, Unchecked, VerifiedEvidence
@@ -32,6 +32,7 @@ from troth.formats.signer import Signer
 from troth.verifier.appraisers import APPRAISERS, AppraiserLoader
 from troth.verifier.appraisers.appraisal import Appraisal, References
 from troth.verifier.case import AppraisalCase
+from troth.verifier.failure import failure_result
 from troth.verifier.finding import Finding
 from troth.verifier.policy import AppraisalPolicy, PolicyVerdict
 from troth.verifier.rego import DirectEvaluator, RegoEvaluator
@@ -155,6 +156,14 @@ class Verifier:
         run = _Run(scheme=found, verified=verified, snapshot=snapshot, now=now)
         conclusion = self._conclude(run)  # (4), (5), (6)
         return self._result(run, conclusion, nonce=nonce, key=key)
+
+    def failure(
+        self, error: TrothError, *, scheme: str, now: datetime, nonce: bytes | None = None
+    ) -> AttestationResult:
+        """Return the result of an appraisal that did not come about; see `failure_result`."""
+        return failure_result(
+            error, scheme=scheme, now=now, verifier=self.identity, policy=self.policy, nonce=nonce
+        )
 
     def _context(self, now: datetime, fetched: Collateral | None) -> VerificationContext:
         collateral = self.collateral
