@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
 from troth.formats.exported_authenticator import Role
+from troth.tls.core.binding import ChannelBinding
 from troth.tls.core.exchange import Appraise, DecideIdentity, Event, Exchange, Prove
 from troth.tls.core.messages import Model, RequestParameters, Verdict
 from troth.tls.core.session import SessionBinding
@@ -73,7 +74,7 @@ class Identity:
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
-def make_proof(binding: SessionBinding, event: Prove, identity: Identity, payload: bytes) -> bytes:
+def make_proof(binding: ChannelBinding, event: Prove, identity: Identity, payload: bytes) -> bytes:
     pending = binding.begin_proof(event.request, [identity.certificate], payload)
     return binding.finish_proof(pending, "ES256", identity.sign(pending.to_sign))
 

@@ -74,6 +74,7 @@ class AttestedPeer:
         proof_key: "tls" or "separate"; "" where nothing was proved beyond the SVID.
         result: the Attestation Result, or None.
         scheme, component, layer: of the result, or "".
+        verifier: this side's name of the Verifier that was believed, or "".
         decision: this side's decision with its deadline.
     """
 
@@ -85,6 +86,7 @@ class AttestedPeer:
     component: str
     layer: str
     decision: Decision
+    verifier: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +202,7 @@ class Judge:
         ear = await self._verifier.appraise(
             evidence,
             media_type,
-            challenge=lambda size: binding.challenge(proof.request, spki, size),
+            challenge=lambda size: binding.expected_challenge(proof, spki, size),
             spki=spki,
         )
         return self._conclude(case, None, ear)
@@ -229,6 +231,7 @@ class Judge:
                 component=ear.troth.component if ear else "",
                 layer=ear.troth.layer if ear else "",
                 decision=authorize(peer, self._rules, now=case.now),
+                verifier=result.verifier if result else "",
             )
         )
 

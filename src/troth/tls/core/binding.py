@@ -70,12 +70,14 @@ class Proof:
         payload: the CMW, still encoded; b"" where the peer sent none.
         encoding: how `payload` is wrapped: "" plain, "deflate", or "reference".
         request: our request that it answers.
+        covered: what the binding took from the proof for `expected_challenge`; b"" for most.
     """
 
     chain: Sequence[bytes] = field(repr=False)
     payload: bytes = field(repr=False)
     encoding: str = ""
     request: Request
+    covered: bytes = field(default=b"", repr=False)
 
 
 class ChannelBinding(Protocol):
@@ -109,11 +111,21 @@ class ChannelBinding(Protocol):
         ...
 
     def challenge(self, request: Request, spki: bytes, size: int) -> bytes:
-        """Return what Evidence answering `request` must carry, in `size` octets.
+        """Return what this side's Evidence, answering the peer's `request`, must carry.
 
         Args:
-            request: the request, whichever side made it.
+            request: the peer's request.
             spki: DER SubjectPublicKeyInfo of the proof key.
+            size: octets that the scheme's challenge has.
+        """
+        ...
+
+    def expected_challenge(self, proof: Proof, spki: bytes, size: int) -> bytes:
+        """Return what the Evidence in the peer's `proof` must carry.
+
+        Args:
+            proof: as `read_proof` returned it.
+            spki: DER SubjectPublicKeyInfo of the proof key, from the proof's own chain.
             size: octets that the scheme's challenge has.
         """
         ...
@@ -136,7 +148,7 @@ class ChannelBinding(Protocol):
         """Check that `data` answers this side's `request`, on this channel.
 
         Raises:
-            DecodeError, PeerError, SignatureError: it does not; PeerError with the alert
+            DecodeError, PeerError, VerificationError: it does not; PeerError with the alert
                 "certificate_required" where the peer declined.
         """
         ...

@@ -153,6 +153,11 @@ class Exchange:
         self._ended: Ended | None = None
 
     @property
+    def binding(self) -> ChannelBinding:
+        """What ties it to its channel."""
+        return self._binding
+
+    @property
     def flowing(self) -> bool:
         """Whether application bytes may pass, in either direction."""
         return self._relying_party in FLOWING and self._attester in FLOWING

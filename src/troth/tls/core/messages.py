@@ -20,6 +20,7 @@ __all__ = [
     "MAX_PROOF_OCTETS",
     "MAX_REQUEST_OCTETS",
     "MAX_ROUNDS",
+    "PROOF_ALGORITHMS",
     "Message",
     "MessageKind",
     "Model",
@@ -32,6 +33,9 @@ __all__ = [
 MAX_REQUEST_OCTETS = 1 << 14
 MAX_PROOF_OCTETS = 1 << 18
 MAX_ROUNDS = 1 << 16
+
+PROOF_ALGORITHMS = frozenset({"ES256", "ES384", "EdDSA", "PS256"})
+"""What a proof may be signed with, by JOSE name: what TLS 1.3 has for these keys."""
 
 _FORMAT = "exchange message"
 _PARAMETERS = "request parameters"

@@ -129,6 +129,13 @@ class SessionBinding:
 
         binder = Hash(SPKI || Exporter("Attestation", certificate_request_context, 32)).
         """
+        return self._binder(request, spki, size)
+
+    def expected_challenge(self, proof: Proof, spki: bytes, size: int) -> bytes:
+        """Return the binder that the peer must have used: the same computation."""
+        return self._binder(proof.request, spki, size)
+
+    def _binder(self, request: Request, spki: bytes, size: int) -> bytes:
         exported = self._exporter(
             self._profile.exporter_label, request.context, self._profile.exporter_octets
         )
