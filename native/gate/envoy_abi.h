@@ -43,7 +43,6 @@ CALLBACK(bool, network_filter_drain_read_buffer)(void *, size_t);
 CALLBACK(size_t, network_filter_get_write_buffer_chunks_size)(void *);
 CALLBACK(bool, network_filter_get_write_buffer_chunks)(void *, envoy_buffer *);
 CALLBACK(bool, network_filter_drain_write_buffer)(void *, size_t);
-CALLBACK(int, network_filter_read_disable)(void *, bool);
 CALLBACK(bool, network_filter_read_enabled)(void *);
 CALLBACK(uint64_t, network_filter_get_connection_id)(void *);
 CALLBACK(bool, network_filter_is_ssl)(void *);

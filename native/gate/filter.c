@@ -108,8 +108,6 @@ static void open_now(struct gate *g, bool attested) {
     ENVOY(filter_increment_counter)(g->filter, g->config->counters[attested ? COUNT_OPENED : COUNT_PLAIN], 1);
     set_state(g, (struct span){key, sizeof key - 1}, attested ? (struct span){words, 8} : (struct span){words + 8, 4});
     link_deadline(g, g->admitted_until);  // 0, none, for a plain peer
-    // tcp_proxy had stopped reading until its upstream is connected; it will start again by itself.
-    if (g->undo_read_disable) ENVOY(filter_read_disable)(g->filter, true);
 }
 
 static void admit(struct gate *g, struct span body) {
@@ -294,7 +292,7 @@ HOOK(const void *, network_filter_new)(const void *config, void *filter) {
 HOOK(int, network_filter_new_connection)(void *filter, const void *module) {
     struct gate *g = (struct gate *)module;
     struct config *c = g->config;
-    bool client = is_client(g), reads = ENVOY(filter_read_enabled)(filter), tls = ENVOY(filter_is_ssl)(filter);
+    bool client = is_client(g), tls = ENVOY(filter_is_ssl)(filter);
     struct bytes frames = {0};
     g->exchanging = true;
     g->envoy_connection = ENVOY(filter_get_connection_id)(filter);
@@ -302,16 +300,13 @@ HOOK(int, network_filter_new_connection)(void *filter, const void *module) {
         fail(g, LIMIT, TELL_NOTHING, "max_exchanges=%d are under way", c->max_exchanges);
     else if (!client && !tls && !c->permissive)
         fail(g, MISCONFIGURED, TELL_NOTHING, "this filter chain has no TLS");
-    else if (client && !reads)
+    else if (!ENVOY(filter_read_enabled)(filter))  // it would wait for its upstream before anything is read
         fail(g, MISCONFIGURED, TELL_NOTHING, "the tcp_proxy after the gate needs max_early_data_bytes");
     else if (g->scheduler == NULL || !link_register(g))
         fail(g, UNAVAILABLE, TELL_NOTHING, "no thread for the link to the agent");
     else if (client) {
         put_open(g, &frames);
         if (!link_send(g, &frames, true)) fail(g, UNAVAILABLE, TELL_NOTHING, "the agent is away, or does not keep up");
-    } else if (!reads) {  // tcp_proxy waits for its upstream, but the peer's gate must be heard before
-        g->undo_read_disable = true;
-        ENVOY(filter_read_disable)(filter, false);
     }
     if (!client && !tls) link_deadline(g, g->created + c->silence);
     return client && !is_over(g) ? STATUS_CONTINUE : STATUS_STOP;

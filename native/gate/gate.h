@@ -111,7 +111,7 @@ struct gate {
     uint32_t sent, records;
     enum reason reason;
     uint8_t peer_class;
-    bool exchanging, asked, said_prelude, decided, open, closing, finished, undo_read_disable;
+    bool exchanging, asked, said_prelude, decided, open, closing, finished;
     char text[MAX_TEXT + 1];
 };
 

@@ -199,7 +199,7 @@ class GatePair:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.accepted[name] += 1
             self.streams.append(writer)
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 await (handler or self.foreign)(reader, writer)
             writer.close()
 
@@ -220,7 +220,7 @@ def _server(pair: GatePair, module: Path, backends: dict[str, int]) -> dict[str,
         return gate_filter(module, pair.server_agent.path, "server", **options)
 
     def tcp(name: str, backend: str, gate: dict[str, Any], **options: object) -> dict[str, Any]:
-        filters = [gate, tcp_proxy(backend)]
+        filters = [gate, tcp_proxy(backend, max_early_data_bytes=65536)]
         return listener(name, pair.ports[name], filters, log, downstream, **options)
 
     http = http_manager("web", pair.directory / "server-http.log", rbac_by_tier("confidential"))
@@ -232,6 +232,7 @@ def _server(pair: GatePair, module: Path, backends: dict[str, int]) -> dict[str,
             tcp("s_one", "echo", gate(max_exchanges=1)),
             tcp("s_open", "echo", gate(mode="permissive", silence_ms=300)),
             tcp("s_open_hello", "greet", gate(mode="permissive", silence_ms=300)),
+            listener("s_late", pair.ports["s_late"], [gate(), tcp_proxy("echo")], log, downstream),
             listener("s_raw", pair.ports["s_raw"], [gate(), tcp_proxy("echo")], log),
             listener("s_http", pair.ports["s_http"], [gate(), http], log, downstream),
         ],
@@ -266,7 +267,7 @@ async def gate_pair(module: Path, binary: Path, *, workers: int = 2) -> AsyncIte
     authority = TestAuthority()
     directory = Path(tempfile.mkdtemp(prefix="tg", dir="/tmp"))
     names = ["tcp", "hello", "small", "one", "open", "h1", "h2", "foreign", "s_tcp", "s_hello"]
-    names += ["s_small", "s_one", "s_open", "s_open_hello", "s_raw", "s_http"]
+    names += ["s_small", "s_one", "s_open", "s_open_hello", "s_late", "s_raw", "s_http"]
     async with contextlib.AsyncExitStack() as stack:
         ports = stack.enter_context(reserved_ports(len(names)))
         pair = GatePair(
@@ -295,4 +296,5 @@ async def gate_pair(module: Path, binary: Path, *, workers: int = 2) -> AsyncIte
         client = StockEnvoy(binary, _client(pair, module, foreign), name="client", workers=workers)
         pair.server = await stack.enter_async_context(server)
         pair.client = await stack.enter_async_context(client)
+        stack.push_async_callback(pair.hang_up)
         yield pair

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -663,6 +664,13 @@ async def test_a_chain_without_tls_is_refused(pair: GatePair) -> None:
     writer.write(CLIENT_PRELUDE)
     assert await is_closed(reader)
     await pair.record("server", details="troth_misconfigured: this filter chain has no TLS")
+
+
+async def test_a_tcp_proxy_that_keeps_the_gate_from_reading_is_refused(pair: GatePair) -> None:
+    with contextlib.suppress(ConnectionError):  # the end may come before TLS is done
+        reader, _writer = await pair.dial("s_late")
+        assert await is_closed(reader)
+    await pair.record("server", details="troth_misconfigured: the tcp_proxy after the gate needs")
 
 
 async def test_every_ended_connection_is_counted_by_its_reason(pair: GatePair) -> None:

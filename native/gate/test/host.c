@@ -187,9 +187,6 @@ static void next_filter(struct side *s) {
         s->next_started = true;
         if (s->role == ROLE_SERVER) atomic_fetch_add(&opened_pairs, 1);
     }
-    if (s->read_disabled > 0) {  // a tcp_proxy that waits for its upstream; it is connected at once
-        s->read_disabled = 0;
-    }
     if (s->role == ROLE_SERVER) return server_app(s);
     if (s->read.size == 0 && (!s->end_read || s->end_passed)) return;
     CHECK(atomic_load(&s->pair->admitted[0]) && atomic_load(&s->pair->admitted[1]));
@@ -334,12 +331,6 @@ bool ENVOY(filter_drain_read_buffer)(void *f, size_t size) { return drain(buffer
 size_t ENVOY(filter_get_write_buffer_chunks_size)(void *f) { return chunk_count(buffer(f, true)); }
 bool ENVOY(filter_get_write_buffer_chunks)(void *f, envoy_buffer *out) { return get_chunks(buffer(f, true), out); }
 bool ENVOY(filter_drain_write_buffer)(void *f, size_t size) { return drain(buffer(f, true), size); }
-int ENVOY(filter_read_disable)(void *filter, bool disable) {
-    struct side *s = filter;
-    s->read_disabled += disable ? 1 : -1;
-    CHECK(s->read_disabled >= 0);
-    return 0;
-}
 bool ENVOY(filter_read_enabled)(void *filter) { return ((struct side *)filter)->read_disabled == 0; }
 uint64_t ENVOY(filter_get_connection_id)(void *filter) { return ((struct side *)filter)->pair->id; }
 bool ENVOY(filter_is_ssl)(void *filter) { return ((struct side *)filter)->role == ROLE_SERVER; }
@@ -541,8 +532,7 @@ static struct side *new_side(struct pair *p, int role) {
     s->role = role;
     s->worker = &workers[draw((uint32_t)worker_count)];
     s->open = true;
-    // A tcp_proxy without early data stops reading at once; on a client the gate refuses that.
-    s->read_disabled = chance(role == ROLE_SERVER ? 50 : 1);
+    s->read_disabled = chance(1);  // a tcp_proxy without early data stops reading at once
     p->side[role - 1] = s;
     return s;
 }
