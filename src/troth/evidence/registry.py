@@ -34,6 +34,7 @@ def _module(path: str) -> Loader:
 SCHEMES: Mapping[str, Loader] = MappingProxyType(
     {
         "cca": _module("troth.evidence.cca"),
+        "nitro": _module("troth.evidence.nitro"),
         "psa": _module("troth.evidence.psa"),
         "sev_snp": _module("troth.evidence.sev_snp"),
     }

@@ -20,12 +20,9 @@ AMD document 57230 section 3.
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Lock
 from typing import Final
 
 from cryptography import x509
@@ -36,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from troth.errors import BindingError, DecodeError, SignatureError, UnavailableError
 from troth.evidence.certificates import VendorDocuments
+from troth.evidence.chain_cache import ChainCache
 from troth.evidence.context import NO_CONTEXT, VerificationContext
 from troth.evidence.evidence import (
     ClaimsSet,
@@ -68,7 +66,6 @@ CHALLENGE_SIZE: Final = 64
 
 VENDOR: Final = "amd"
 
-_CERTIFIED_MAX: Final = 4096
 _ECDSA: Final = ec.ECDSA(hashes.SHA384())
 
 
@@ -92,8 +89,7 @@ class SevSnpScheme:
     tier: str = "confidential"
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._certified: OrderedDict[bytes, CertifiedKey] = OrderedDict()
+        self._certified: ChainCache[CertifiedKey] = ChainCache()
 
     def recognises(self, data: bytes) -> bool:
         """Say whether `data` starts with a report's version, or like a TSM report."""
@@ -160,37 +156,30 @@ class SevSnpScheme:
     ) -> CertifiedKey:
         now = context.time
         anchors = trust_anchors.certificates(self.name)
-        known_by = _digest(evidence, anchors, context)
-        with self._lock:
-            kept = self._certified.get(known_by)
-            if kept is not None:
-                self._certified.move_to_end(known_by)
+        known_by = _what_decides(evidence, anchors, context)
+        kept = self._certified.get(known_by)
         if kept is not None and kept.holds_for(now):
             kept.check_time(now)
             return kept
         certified = _certified(evidence, anchors, context, now)
-        with self._lock:
-            self._certified[known_by] = certified
-            while len(self._certified) > _CERTIFIED_MAX:
-                self._certified.popitem(last=False)
+        self._certified.put(known_by, certified)
         return certified
 
 
-def _digest(
+def _what_decides(
     evidence: SevSnpEvidence, anchors: Sequence[x509.Certificate], context: VerificationContext
 ) -> bytes:
     """Return what decides which chain is found, and whether it holds, but for the time."""
-    report = evidence.report
-    digest = hashlib.sha256(context.collateral.digest)
-    parts = [report.signing_key.value.encode(), report.chip_id, str(report.reported_tcb).encode()]
-    parts += sorted(vendor.encode() for vendor in context.vendors)
-    parts += [anchor.fingerprint(hashes.SHA256()) for anchor in anchors]
-    for name, certificate in evidence.certificates.items():
-        parts += [name.encode(), certificate]
-    for part in parts:
-        digest.update(len(part).to_bytes(4, "big"))
-        digest.update(part)
-    return digest.digest()
+    report, table = evidence.report, evidence.certificates
+    tcb = report.reported_tcb
+    return ChainCache.key(
+        (report.signing_key.value.encode(), report.chip_id, repr(tcb).encode()),
+        sorted(anchor.fingerprint(hashes.SHA256()) for anchor in anchors),
+        sorted(vendor.encode() for vendor in context.vendors),
+        (context.collateral.digest,),
+        [name.encode() for name in table],
+        list(table.values()),
+    )
 
 
 def _certified(

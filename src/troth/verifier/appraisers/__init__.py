@@ -30,6 +30,7 @@ def _module(path: str) -> AppraiserLoader:
 APPRAISERS: Mapping[str, AppraiserLoader] = MappingProxyType(
     {
         "cca": _module("troth.verifier.appraisers.cca"),
+        "nitro": _module("troth.verifier.appraisers.nitro"),
         "psa": _module("troth.verifier.appraisers.psa"),
         "sev_snp": _module("troth.verifier.appraisers.sev_snp"),
     }
