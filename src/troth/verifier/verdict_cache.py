@@ -11,47 +11,29 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
 
 import msgspec
 
 from troth.evidence.evidence import NonceMatched, VerifiedEvidence
-from troth.formats.ar4si import TrustTier
+from troth.verifier.conclusion import Judgement
 from troth.verifier.policy import AppraisalPolicy
 from troth.verifier.policy_document import without_nonces
-from troth.verifier.result import AssuranceTier, SubmodResult
 
-__all__ = ["MAX_VERDICTS", "Conclusion", "VerdictCache"]
+__all__ = ["MAX_VERDICTS", "VerdictCache"]
 
 MAX_VERDICTS: Final = 16_384
-"""Conclusions kept, least recently used first to go; one takes about 10 KB."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conclusion:
-    """What one appraisal concluded, policy included.
-
-    Attributes:
-        submods: of each claims set.
-        tier: of all of them together.
-        status: of all of them together.
-    """
-
-    submods: Sequence[SubmodResult]
-    tier: AssuranceTier
-    status: TrustTier
+"""Judgements kept, least recently used first to go; one takes about 10 KB."""
 
 
 class VerdictCache:
-    """At most `size` conclusions. May be used from several threads."""
+    """At most `size` judgements. May be used from several threads."""
 
     def __init__(self, size: int = MAX_VERDICTS) -> None:
         self._size = size
         self._lock = Lock()
-        self._verdicts: OrderedDict[bytes, Conclusion] = OrderedDict()
+        self._verdicts: OrderedDict[bytes, Judgement] = OrderedDict()
         self.hits = 0
         self.misses = 0
 
@@ -60,15 +42,22 @@ class VerdictCache:
 
     @staticmethod
     def key(
-        verified: VerifiedEvidence[Any], *, scheme: str, policy: AppraisalPolicy, epoch: str
+        verified: VerifiedEvidence[Any],
+        *,
+        scheme: str,
+        policy: AppraisalPolicy,
+        epoch: str,
+        candidate: AppraisalPolicy | None = None,
     ) -> bytes:
-        """Return what the conclusion depends on, as a digest."""
+        """Return what the judgement depends on, as a digest."""
         freshness = "" if isinstance(verified.freshness, NonceMatched) else verified.freshness.why
         content = msgspec.json.encode(
             (
                 scheme,
                 policy.id,
                 policy.program.digest,
+                "" if candidate is None else candidate.id,
+                "" if candidate is None else candidate.program.digest,
                 epoch,
                 freshness,
                 isinstance(verified.freshness, NonceMatched),
@@ -82,8 +71,8 @@ class VerdictCache:
         )
         return hashlib.sha256(content).digest()
 
-    def get(self, key: bytes) -> Conclusion | None:
-        """Return the conclusion, or None."""
+    def get(self, key: bytes) -> Judgement | None:
+        """Return the judgement, or None."""
         with self._lock:
             verdict = self._verdicts.get(key)
             if verdict is None:
@@ -93,8 +82,8 @@ class VerdictCache:
             self.hits += 1
             return verdict
 
-    def put(self, key: bytes, verdict: Conclusion) -> None:
-        """Keep a conclusion."""
+    def put(self, key: bytes, verdict: Judgement) -> None:
+        """Keep a judgement."""
         with self._lock:
             self._verdicts[key] = verdict
             self._verdicts.move_to_end(key)

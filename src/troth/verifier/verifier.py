@@ -16,8 +16,8 @@ policy's evaluation runs, and for how long it may, is the evaluator's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Protocol
 
@@ -26,24 +26,22 @@ from troth.errors import ApiMisuseError, TrothError
 from troth.evidence import registry
 from troth.evidence.context import Collateral, VerificationContext
 from troth.evidence.evidence import NonceMatched, Scheme, Unchecked, VerifiedEvidence
-from troth.formats.ar4si import TrustTier
 from troth.formats.ear import Dialect, sign_ear
 from troth.formats.signer import Signer
 from troth.verifier.appraisers import APPRAISERS, AppraiserLoader
 from troth.verifier.appraisers.appraisal import Appraisal, References
 from troth.verifier.case import AppraisalCase
+from troth.verifier.conclusion import Judgement, conclude
 from troth.verifier.failure import failure_result
 from troth.verifier.finding import Finding
-from troth.verifier.policy import AppraisalPolicy, PolicyVerdict
+from troth.verifier.policy import AppraisalPolicy
 from troth.verifier.rego import DirectEvaluator, RegoEvaluator
 from troth.verifier.result import (
     AssuranceTier,
     AttestationResult,
-    SubmodResult,
     VerifierIdentity,
-    assurance_tier,
 )
-from troth.verifier.verdict_cache import Conclusion, VerdictCache
+from troth.verifier.verdict_cache import VerdictCache
 
 __all__ = ["AUTO", "EndorsementSource", "Verifier", "signed"]
 
@@ -77,6 +75,9 @@ class Verifier:
         identity: who appraises; goes into every result.
         endorsements: trust anchors and Reference Values. An empty source refuses everything.
         policy: the Appraisal Policy.
+        candidate: a policy that is evaluated beside it and decides nothing.
+        mark_candidate: call a result insecure where the candidate concludes worse. For the
+            policy that an operator does not enforce yet.
         evaluator: evaluates it. The default has no time limit: give one that has where Evidence
             comes from outside.
         lifetimes: how long a result of each tier lasts; a tier that is not there never gets an
@@ -92,6 +93,8 @@ class Verifier:
     identity: VerifierIdentity
     endorsements: EndorsementSource
     policy: AppraisalPolicy = field(default_factory=AppraisalPolicy.default)
+    candidate: AppraisalPolicy | None = None
+    mark_candidate: bool = False
     evaluator: RegoEvaluator = field(default_factory=DirectEvaluator)
     lifetimes: Mapping[AssuranceTier, timedelta] = field(default_factory=dict)
     cache: VerdictCache | None = None
@@ -114,6 +117,7 @@ class Verifier:
         key: bytes | None = None,
         collateral: Collateral | None = None,
         received: datetime | None = None,
+        observe: Callable[[Judgement], None] | None = None,
     ) -> AttestationResult:
         """Return what this Evidence is worth.
 
@@ -130,6 +134,7 @@ class Verifier:
             collateral: documents of vendors that were fetched for this Evidence.
             received: when the Evidence came, if that is not `now`: certificates of hardware may
                 last for hours only, and are judged at this time.
+            observe: is given what the policies were asked and what they concluded.
 
         Raises:
             DecodeError, UnsupportedError, LimitExceededError: not Evidence that we take.
@@ -154,8 +159,10 @@ class Verifier:
             context=self._context(received or now, collateral),
         )
         run = _Run(scheme=found, verified=verified, snapshot=snapshot, now=now)
-        conclusion = self._conclude(run)  # (4), (5), (6)
-        return self._result(run, conclusion, nonce=nonce, key=key)
+        judgement = self._judge(run)  # (4), (5), (6)
+        if observe is not None:
+            observe(judgement)
+        return self._result(run, judgement, nonce=nonce, key=key)
 
     def failure(
         self, error: TrothError, *, scheme: str, now: datetime, nonce: bytes | None = None
@@ -178,91 +185,67 @@ class Verifier:
             name = registry.detect(evidence, schemes=self.schemes)
         return registry.scheme(name, schemes=self.schemes)
 
-    def _conclude(self, run: _Run) -> Conclusion:
-        if self.cache is None or not self.policy.repeatable:
-            return self._appraised(run)[0]
+    def _judge(self, run: _Run) -> Judgement:
+        candidate = self.candidate
+        repeatable = candidate is None or candidate.repeatable
+        if self.cache is None or not self.policy.repeatable or not repeatable:
+            return self._judged(run)
         key = self.cache.key(
-            run.verified, scheme=run.scheme.name, policy=self.policy, epoch=run.snapshot.epoch
+            run.verified,
+            scheme=run.scheme.name,
+            policy=self.policy,
+            candidate=candidate,
+            epoch=run.snapshot.epoch,
         )
         kept = self.cache.get(key)
-        if kept is None:
-            fresh, keep = self._appraised(run)
-            if keep:
-                self.cache.put(key, fresh)
-            return fresh
-        # Only the nonces differ, and they stand in the claims.
-        claims_sets = run.verified.claims_sets
-        return replace(
-            kept,
-            submods=[
-                replace(submod, claims=claims_set.claims)
-                for submod, claims_set in zip(kept.submods, claims_sets, strict=True)
-            ],
-        )
+        if kept is not None:
+            return kept.again(
+                run.verified.claims_sets, freshness=run.verified.freshness, now=run.now
+            )
+        fresh = self._judged(run)
+        if fresh.repeatable:
+            self.cache.put(key, fresh)
+        return fresh
 
-    def _appraised(self, run: _Run) -> tuple[Conclusion, bool]:
-        """Return the conclusion, and whether the same would come out another time."""
+    def _judged(self, run: _Run) -> Judgement:
         loader = self.appraisers.get(run.scheme.name)
         if loader is None:
             raise ApiMisuseError(f"no appraiser for scheme {run.scheme.name!r}")
-        appraise = loader()
-        submods: list[SubmodResult] = []
-        keep = True
-        for appraisal in appraise(run.verified, References(run.snapshot, run.now)):
-            verdict = self._judge(run, appraisal)
-            keep = keep and not verdict.failed
-            submods.append(self._submod(appraisal, verdict))
-        conclusion = Conclusion(
-            submods=submods,
-            tier=assurance_tier(submods, best=AssuranceTier(run.scheme.tier)),
-            status=TrustTier.least_trusted(submod.status for submod in submods),
+        appraisals = loader()(run.verified, References(run.snapshot, run.now))
+        cases = [_case(run, appraisal) for appraisal in appraisals]
+        best = AssuranceTier(run.scheme.tier)
+        return Judgement(
+            cases=cases,
+            best=best,
+            conclusion=conclude(cases, self.policy, self.evaluator, best=best),
+            candidate=None
+            if self.candidate is None
+            else conclude(cases, self.candidate, self.evaluator, best=best),
         )
-        return conclusion, keep
 
-    def _judge(self, run: _Run, appraisal: Appraisal) -> PolicyVerdict:
-        verified, claims_set = run.verified, appraisal.claims_set
-        case = AppraisalCase(
-            scheme=run.scheme.name,
-            claims_set=claims_set,
-            evidence={each.label: each.claims for each in verified.claims_sets},
-            vector=appraisal.vector,
-            findings=appraisal.findings,
-            matched=appraisal.matched,
-            freshness=verified.freshness,
-            insecure=verified.insecure,
-            implementation_id=verified.implementation_id,
-            instance_id=verified.instance_id,
-            signer=verified.signer,
-            boot_session=verified.boot_session,
-            reference_epoch=run.snapshot.epoch,
-            now=run.now,
+    def _insecure(self, run: _Run, judgement: Judgement) -> tuple[str, ...]:
+        candidate = judgement.candidate
+        if not self.mark_candidate or candidate is None:
+            return tuple(run.verified.insecure)
+        if not candidate.is_worse_than(judgement.conclusion):
+            return tuple(run.verified.insecure)
+        label = (
+            f"policy {candidate.policy_id} is not enforced (mode audit); it concludes "
+            f"{candidate.status.word}, tier {candidate.tier}"
         )
-        return self.policy.apply(case, self.evaluator)
-
-    def _submod(self, appraisal: Appraisal, verdict: PolicyVerdict) -> SubmodResult:
-        claims_set = appraisal.claims_set
-        return SubmodResult(
-            label=claims_set.label,
-            component=claims_set.component,
-            layer=claims_set.layer,
-            status=verdict.status,
-            vector=verdict.vector,
-            findings=verdict.findings,
-            claims=claims_set.claims,
-            policy_ids=(self.policy.id,),
-            matched=appraisal.matched,
-            added_claims=verdict.added_claims,
-        )
+        return (*run.verified.insecure, label)
 
     def _result(
         self,
         run: _Run,
-        conclusion: Conclusion,
+        judgement: Judgement,
         *,
         nonce: bytes | None,
         key: bytes | None,
     ) -> AttestationResult:
-        verified, innermost = run.verified, conclusion.submods[-1]
+        verified, conclusion = run.verified, judgement.conclusion
+        innermost = conclusion.submods[-1]
+        insecure = self._insecure(run, judgement)
         issued = run.now.replace(microsecond=0)
         lifetime = self.lifetimes.get(conclusion.tier)
         if nonce is None and isinstance(verified.freshness, NonceMatched):
@@ -274,8 +257,8 @@ class Verifier:
             tier=conclusion.tier,
             component=innermost.component,
             layer=innermost.layer,
-            policy_id=self.policy.id,
-            policy_digest=self.policy.digest,
+            policy_id=conclusion.policy_id,
+            policy_digest=conclusion.policy_digest,
             reference_epoch=run.snapshot.epoch,
             freshness=verified.freshness,
             nonce=nonce,
@@ -283,8 +266,8 @@ class Verifier:
             issued_at=issued,
             expires_at=issued + lifetime if lifetime is not None else None,
             verifier=self.identity,
-            notes=_notes(verified),
-            insecure=tuple(verified.insecure),
+            notes=_notes(verified, insecure),
+            insecure=insecure,
             boot_session=verified.boot_session,
             instance_id=verified.instance_id,
             implementation_id=verified.implementation_id,
@@ -313,7 +296,27 @@ def signed(
     return sign_ear(result.to_ear(annotate=annotate), signer, dialect, wire=wire)
 
 
-def _notes(verified: VerifiedEvidence[Any]) -> tuple[Finding, ...]:
+def _case(run: _Run, appraisal: Appraisal) -> AppraisalCase:
+    verified = run.verified
+    return AppraisalCase(
+        scheme=run.scheme.name,
+        claims_set=appraisal.claims_set,
+        evidence={each.label: each.claims for each in verified.claims_sets},
+        vector=appraisal.vector,
+        findings=appraisal.findings,
+        matched=appraisal.matched,
+        freshness=verified.freshness,
+        insecure=verified.insecure,
+        implementation_id=verified.implementation_id,
+        instance_id=verified.instance_id,
+        signer=verified.signer,
+        boot_session=verified.boot_session,
+        reference_epoch=run.snapshot.epoch,
+        now=run.now,
+    )
+
+
+def _notes(verified: VerifiedEvidence[Any], insecure: Sequence[str]) -> tuple[Finding, ...]:
     notes: list[Finding] = []
     if isinstance(verified.freshness, Unchecked):
         notes.append(
@@ -336,6 +339,6 @@ def _notes(verified: VerifiedEvidence[Any]) -> tuple[Finding, ...]:
             remedy="Use this for tests only.",
             severity="note",
         )
-        for reason in verified.insecure
+        for reason in insecure
     )
     return tuple(notes)

@@ -23,10 +23,11 @@ from troth.evidence.challenge import derive_challenge
 from troth.evidence.simulator import CcaOptions, SimulatedPlatform
 from troth.formats.ar4si import TrustTier
 from troth.formats.keys import spki
+from troth.verifier.conclusion import Judgement, conclude
 from troth.verifier.policy import AppraisalPolicy
-from troth.verifier.rego import Evaluation
+from troth.verifier.rego import DirectEvaluator, Evaluation
 from troth.verifier.result import AssuranceTier
-from troth.verifier.verdict_cache import Conclusion, VerdictCache
+from troth.verifier.verdict_cache import VerdictCache
 from troth.verifier.verifier import Verifier
 
 PSA = simulate()
@@ -241,7 +242,10 @@ def test_a_policy_that_failed_is_evaluated_again() -> None:
 
 def test_the_cache_is_bounded_and_forgets_the_least_used() -> None:
     cache = VerdictCache(2)
-    some = Conclusion(submods=(), tier=AssuranceTier.REGISTERED, status=TrustTier.NONE)
+    nothing = conclude(
+        (), AppraisalPolicy.default(), DirectEvaluator(), best=AssuranceTier.MEASURED
+    )
+    some = Judgement(cases=(), best=AssuranceTier.MEASURED, conclusion=nothing)
     for key in (b"a", b"b"):
         cache.put(key, some)
     assert cache.get(b"a") is some
