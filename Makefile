@@ -7,7 +7,7 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts fmt fuzz bench lock docs clean
+.PHONY: help setup demo test lint types contracts fmt fuzz bench gate stress lock docs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,13 @@ fuzz: $(STAMP) ## Fuzz every decoder of outside bytes: FUZZ_SECONDS=600
 
 bench: $(STAMP) ## Measure, as ratios to a floor measured in the same run
 	@PYTHONPATH=tests $(PY) -m benchmarks $(BENCH_ARGS)
+
+gate: ## Build the Envoy gate in place; a C compiler is all it takes
+	@$(MAKE) --no-print-directory --silent -C native/gate
+
+stress: $(STAMP) ## Push 50,000 hostile connections through stock Envoys; fuzz and sanitize the gate at length
+	@TROTH_GATE_STRESS_CONNECTIONS=50000 TROTH_GATE_HOST_PAIRS=50000 TROTH_GATE_FUZZ_ITERATIONS=5000000 \
+	  $(PY) -m pytest -q -o timeout=0 tests/native/test_gate_stress.py tests/native/test_gate_source.py
 
 lock: $(VENV)/.uv ## Resolve the dependencies again
 	@$(PY) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra envoy --extra tdx --extra postgres --group dev pyproject.toml -o requirements/dev.txt

@@ -50,7 +50,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
         [str(word) for word in command],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=7200,
         env=environment,
         check=False,
     )
