@@ -30,6 +30,7 @@ __all__ = [
     "PeerRule",
     "ResultModel",
     "authorize",
+    "covers",
 ]
 
 # Clocks of nodes may differ by this much; a result from further in the future is not believed.
@@ -228,7 +229,7 @@ def _deadline(peer: Peer, rule: PeerRule) -> Deadline:
 
 def _identity(peer: Peer, rule: PeerRule, number: int, now: datetime) -> list[Objection]:
     found = []
-    if not any(_covers(pattern, peer.spiffe_id) for pattern in rule.peers):
+    if not any(covers(pattern, peer.spiffe_id) for pattern in rule.peers):
         expected = ", ".join(rule.peers) or "nobody"
         found.append(
             Objection(rule=number, what="SPIFFE ID", expected=expected, actual=peer.spiffe_id)
@@ -245,7 +246,8 @@ def _identity(peer: Peer, rule: PeerRule, number: int, now: datetime) -> list[Ob
     return found
 
 
-def _covers(pattern: str, spiffe_id: str) -> bool:
+def covers(pattern: str, spiffe_id: str) -> bool:
+    """Say whether a rule's pattern, a SPIFFE ID or "spiffe://td/*", is about `spiffe_id`."""
     if pattern.startswith("spiffe://") and pattern.endswith("/*"):
         domain = pattern.removeprefix("spiffe://").removesuffix("/*")
         return "/" not in domain and domain != "" and spiffe_id.startswith(pattern[:-1])

@@ -22,6 +22,7 @@ __all__ = [
     "AgentConfig",
     "AttesterSection",
     "EnvoySection",
+    "GateSection",
     "InboundSection",
     "NodeSection",
     "OutboundSection",
@@ -85,6 +86,20 @@ class EnvoySection(_Section, frozen=True, kw_only=True):
     binary: str = ""
 
 
+class GateSection(_Section, frozen=True, kw_only=True):
+    """`[gate]`: fresh proofs on every connection, by the module in Envoy. Absent: no gate.
+
+    Attributes:
+        socket: Unix socket that the gate reaches the agent on.
+        module: the compiled module; empty for the one in this package.
+        permissive: let peers without a gate in, marked as such. For migration only.
+    """
+
+    socket: str
+    module: str = ""
+    permissive: bool = False
+
+
 class InboundSection(_Section, frozen=True, kw_only=True):
     """`[[inbound]]`: a local service that peers may call.
 
@@ -127,7 +142,9 @@ class RuleSection(_Section, frozen=True, kw_only=True):
 
     Attributes:
         peers: SPIFFE IDs, or "spiffe://TRUST-DOMAIN/*" for all of a trust domain.
-        model: "passport" wants an Attestation Result; "svid_only" wants identity alone.
+        model: "passport" wants an Attestation Result; "svid_only" wants identity alone;
+            "background_check" wants fresh Evidence, appraised by the server's Verifier, and "any"
+            a passport or, where that is not enough, a background check. Those two need the gate.
         min_tier: lowest assurance tier.
         max_age_seconds: oldest acceptable result; 0 for as long as the result itself lasts.
         verifiers: names of the Verifiers that are believed; `[[verifiers]]` gives their keys.
@@ -138,7 +155,7 @@ class RuleSection(_Section, frozen=True, kw_only=True):
     """
 
     peers: list[str]
-    model: Literal["passport", "svid_only"] = "passport"
+    model: Literal["passport", "background_check", "any", "svid_only"] = "passport"
     min_tier: Literal["registered", "identified", "measured", "confidential"] = "measured"
     max_age_seconds: Annotated[int, msgspec.Meta(ge=0)] = 0
     verifiers: list[str] = []
@@ -146,6 +163,19 @@ class RuleSection(_Section, frozen=True, kw_only=True):
     allow_degraded: bool = False
     allow_insecure: bool = False
     max_connection_seconds: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    @property
+    def needs_gate(self) -> bool:
+        """Whether only the gate can ask for what this rule wants."""
+        return self.model in ("background_check", "any")
+
+    def chain_rule(self) -> PeerRule:
+        """Return who gets a filter chain where the gate then decides on every connection."""
+        return PeerRule(
+            peers=tuple(self.peers),
+            model=ResultModel.SVID_ONLY,
+            allow_degraded=self.allow_degraded,
+        )
 
     def rule(self) -> PeerRule:
         """Return the rule that the mesh decides by."""
@@ -186,6 +216,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     server: ServerSection
     attester: AttesterSection
     envoy: EnvoySection
+    gate: GateSection | None = None
     inbound: list[InboundSection] = []
     outbound: list[OutboundSection] = []
     clients: list[RuleSection] = []

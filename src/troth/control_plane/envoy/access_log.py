@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from troth.control_plane.envoy.gate import STATE_COLUMNS
 from troth.errors import DecodeError, LimitExceededError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class AccessLogRecord:
         bytes_received: body bytes from the client.
         bytes_sent: body bytes to the client.
         upstream_host: where the connection was passed to, as `ip:port`, or "".
+        attestation: what the gate said: "attested", "none", or "" without a gate.
+        state: what the agent told the gate about the peer, by the names of `STATE_COLUMNS`.
     """
 
     kind: RecordKind
@@ -100,6 +103,8 @@ class AccessLogRecord:
     bytes_received: int
     bytes_sent: int
     upstream_host: str
+    attestation: str = ""
+    state: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def peer_is_proven(self) -> bool:
@@ -153,6 +158,8 @@ def access_log(
         "upstream_host": "%UPSTREAM_HOST%",
     }
     # A stranger's certificate may be 100 KB long and proves nothing: refusals do without.
+    if kind is not RecordKind.REFUSED:
+        columns |= {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in STATE_COLUMNS.items()}
     if certificates and kind is not RecordKind.REFUSED:
         columns["peer_certificate"] = f"%{side}_PEER_CERT%"
     if kind is RecordKind.REQUEST:
@@ -238,6 +245,12 @@ def decode_access_log_line(line: bytes | str) -> AccessLogRecord:
         bytes_received=_number(columns, "bytes_received"),
         bytes_sent=_number(columns, "bytes_sent"),
         upstream_host=_text(columns, "upstream_host"),
+        attestation=_text(columns, "attestation"),
+        state={
+            name: value
+            for name in STATE_COLUMNS
+            if name != "attestation" and (value := _text(columns, name))
+        },
     )
 
 

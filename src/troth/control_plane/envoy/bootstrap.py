@@ -81,6 +81,18 @@ def bootstrap(
             "lds_config": from_agent,
         },
         "static_resources": {"clusters": [_agent_cluster(xds_socket)]},
+        # The client's side of the gate stands in internal listeners.
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": (
+                        "type.googleapis.com/"
+                        "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+                    )
+                },
+            }
+        ],
         "overload_manager": {
             "resource_monitors": [
                 {

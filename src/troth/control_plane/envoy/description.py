@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Address",
     "AdmittedPeer",
+    "GateSetting",
     "InboundService",
     "MeshDescription",
     "OutboundService",
@@ -218,6 +219,33 @@ class OutboundService:
 
 
 @dataclass(frozen=True, slots=True)
+class GateSetting:
+    """Where the gate's module and its agent are.
+
+    Attributes:
+        module: path of the compiled module, absolute.
+        agent_socket: Unix socket of the agent's gate service.
+        exchange_ms: how long a connection may take from accept to opened.
+        permissive: let peers without a gate in, marked `troth.status=none`. For migration only.
+    """
+
+    module: str
+    agent_socket: str
+    exchange_ms: int = 10_000
+    permissive: bool = False
+
+    def __post_init__(self) -> None:
+        for key, value in (("module", self.module), ("agent_socket", self.agent_socket)):
+            if not value.startswith("/") or any(c.isspace() or c == ";" for c in value):
+                raise ConfigurationError(
+                    source="gate",
+                    key=key,
+                    value=value,
+                    accepted="an absolute path without white space or semicolons",
+                )
+
+
+@dataclass(frozen=True, slots=True)
 class MeshDescription:
     """Everything one proxy should do at this moment.
 
@@ -229,6 +257,7 @@ class MeshDescription:
         outbound: peers' applications for local clients.
         access_log: file that Envoy appends access log lines to; "" for none.
         log_certificates: whether the lines carry the peer's whole certificate (about 2 KB each).
+        gate: the gate, or None for a mesh whose binding is `credential`.
 
     Raises:
         ConfigurationError: two entries have one name, or a peer's trust domain has no bundle.
@@ -241,6 +270,7 @@ class MeshDescription:
     outbound: tuple[OutboundService, ...] = ()
     access_log: str = ""
     log_certificates: bool = True
+    gate: GateSetting | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trust_bundles", MappingProxyType(dict(self.trust_bundles)))

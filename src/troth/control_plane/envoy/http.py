@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from troth.control_plane.envoy.access_log import Direction
+from troth.control_plane.envoy.gate import state_headers
 
 __all__ = ["http_connection_manager", "http_options"]
 
@@ -29,6 +30,7 @@ def http_connection_manager(
     request_timeout_seconds: float,
     log: list[dict[str, object]],
     grpc_cluster: str = "",
+    gated: bool = False,
 ) -> dict[str, object]:
     """Return the network filter that serves HTTP/1.1, HTTP/2 and WebSocket to `cluster`.
 
@@ -37,6 +39,7 @@ def http_connection_manager(
     Nothing is retried, and no timeout ends a stream that is in progress unless
     `request_timeout_seconds` asks for one. `x-forwarded-client-cert` from outside is dropped; an
     inbound application gets Envoy's own (hash, subject and URI of the peer's certificate).
+    `x-troth-*` from outside is dropped in any case, and made from the gate's words where `gated`.
     """
     timeout = f"{request_timeout_seconds:.9f}s"
     routes: list[dict[str, object]] = [
@@ -45,6 +48,10 @@ def http_connection_manager(
     if grpc_cluster:
         to_grpc = {"cluster": grpc_cluster, "timeout": timeout}
         routes.insert(0, {"match": {"prefix": "/", "grpc": {}}, "route": to_grpc})
+    route_config: dict[str, object] = {
+        "name": cluster,
+        "virtual_hosts": [{"name": cluster, "domains": ["*"], "routes": routes}],
+    }
     config: dict[str, object] = {
         "@type": f"{_FILTERS}network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": cluster,
@@ -55,10 +62,7 @@ def http_connection_manager(
         "delayed_close_timeout": _DELAYED_CLOSE,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "http2_protocol_options": _http2(remote=direction is Direction.INBOUND),
-        "route_config": {
-            "name": cluster,
-            "virtual_hosts": [{"name": cluster, "domains": ["*"], "routes": routes}],
-        },
+        "route_config": route_config,
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
@@ -82,6 +86,10 @@ def http_connection_manager(
                 "cert": forward_certificate,
             },
         }
+        headers = state_headers()
+        if not gated:
+            del headers["request_headers_to_add"]
+        route_config |= headers
     else:
         config |= {"forward_client_cert_details": "SANITIZE"}
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": config}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from troth.control_plane.envoy.access_log import Direction, RecordKind, access_log
 from troth.control_plane.envoy.description import Protocol
+from troth.control_plane.envoy.gate import gate_filter, hop_address, hop_socket
 from troth.control_plane.envoy.http import http_connection_manager, http_options
 from troth.control_plane.envoy.tls_contexts import (
     downstream_tls,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from troth.control_plane.envoy.description import (
         Address,
         AdmittedPeer,
+        GateSetting,
         InboundService,
         MeshDescription,
         OutboundService,
@@ -87,11 +89,15 @@ class MeshResources:
             secrets=secrets(mesh.identity, mesh.trust_bundles),
             clusters=(
                 *(cluster for service in inbound for cluster in _local_clusters(service)),
-                *(_peer_cluster(mesh, service, peer) for service, peer in outbound),
+                *(c for service, peer in outbound for c in _peer_clusters(mesh, service, peer)),
             ),
             listeners=(
                 *(_inbound_listener(mesh, service, callers) for service in inbound),
-                *(_outbound_listener(mesh, service, peer) for service, peer in outbound),
+                *(
+                    each
+                    for service, peer in outbound
+                    for each in _outbound_listeners(mesh, service, peer)
+                ),
             ),
         )
 
@@ -108,6 +114,11 @@ def inbound_name(service: str) -> str:
 def outbound_name(service: str) -> str:
     """Return the name of the listener and of the cluster of an outbound service."""
     return f"outbound/{service}"
+
+
+def hop_name(service: str) -> str:
+    """Return the name of the client gate's listener, and of the cluster behind it."""
+    return f"gate/{service}"
 
 
 def _inbound_listener(
@@ -153,7 +164,9 @@ def _inbound_chain(
             request_timeout_seconds=service.request_timeout_seconds,
             log=_log(mesh, service, Direction.INBOUND, RecordKind.REQUEST),
             grpc_cluster=_grpc_name(service),
+            gated=mesh.gate is not None,
         )
+    gate = [gate_filter(mesh.gate, role="server")] if mesh.gate else []
     return {
         "name": peer.node_id,
         "metadata": _generation(peer),
@@ -163,7 +176,44 @@ def _inbound_chain(
         },
         "transport_socket": downstream_tls(mesh.identity.spiffe_id, peer, alpn=alpn),
         "transport_socket_connect_timeout": _HANDSHAKE_TIMEOUT,
-        "filters": [proxy],
+        "filters": [*gate, proxy],
+    }
+
+
+def _outbound_listeners(
+    mesh: MeshDescription, service: OutboundService, peer: AdmittedPeer
+) -> list[dict[str, object]]:
+    listeners = [_outbound_listener(mesh, service, peer)]
+    if mesh.gate is not None:
+        listeners.append(_hop_listener(mesh, mesh.gate, service, peer))
+    return listeners
+
+
+def _hop_listener(
+    mesh: MeshDescription, gate: GateSetting, service: OutboundService, peer: AdmittedPeer
+) -> dict[str, object]:
+    name = hop_name(service.name)
+    proxy = {
+        "name": "envoy.filters.network.tcp_proxy",
+        "typed_config": {
+            "@type": f"{_FILTERS}network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": name,
+            "cluster": name,
+            # Without early data the gate could not say the first word.
+            "max_early_data_bytes": _EARLY_BYTES,
+            "access_log": _log(mesh, service, Direction.OUTBOUND, RecordKind.CONNECTION),
+        },
+    }
+    return {
+        "name": name,
+        "internal_listener": {},
+        "filter_chains": [
+            {
+                "name": peer.node_id,
+                "metadata": _generation(peer),
+                "filters": [gate_filter(gate, role="client", label=peer.spiffe_id), proxy],
+            }
+        ],
     }
 
 
@@ -209,10 +259,35 @@ def _grpc_name(service: InboundService) -> str:
     return f"{inbound_name(service.name)}/grpc" if service.protocol is Protocol.HTTP else ""
 
 
+def _peer_clusters(
+    mesh: MeshDescription, service: OutboundService, peer: AdmittedPeer
+) -> list[dict[str, object]]:
+    """Return the cluster of the peer's service; with the gate, the hop to it in front."""
+    cluster = _peer_cluster(mesh, service, peer)
+    if mesh.gate is None:
+        return [cluster]
+    hop = {
+        **_cluster(outbound_name(service.name), service.address, _CONNECT_TIMEOUT),
+        "type": "STATIC",
+        "transport_socket": hop_socket(),
+        "metadata": _generation(peer),
+    }
+    hop["load_assignment"] = {
+        "cluster_name": outbound_name(service.name),
+        "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": hop_address(hop_name(service.name))}}]}
+        ],
+    }
+    if service.protocol is not Protocol.TCP:
+        key = "typed_extension_protocol_options"
+        hop[key] = cluster.pop(key)
+    return [hop, cluster]
+
+
 def _peer_cluster(
     mesh: MeshDescription, service: OutboundService, peer: AdmittedPeer
 ) -> dict[str, object]:
-    name = outbound_name(service.name)
+    name = hop_name(service.name) if mesh.gate else outbound_name(service.name)
     cluster = _cluster(name, service.address, _CONNECT_TIMEOUT)
     http = service.protocol is not Protocol.TCP
     cluster["transport_socket"] = upstream_tls(
@@ -260,10 +335,11 @@ def _tcp_proxy(
         "access_log": _log(mesh, service, direction, RecordKind.CONNECTION),
     }
     if inbound:
-        # By default Envoy connects to the application while the handshake is still going on: a
-        # stranger could make it accept connections.
-        config["upstream_connect_mode"] = "ON_DOWNSTREAM_TLS_HANDSHAKE"
         config["max_early_data_bytes"] = _EARLY_BYTES
+    if inbound and mesh.gate is None:
+        # By default Envoy connects to the application while the handshake is still going on: a
+        # stranger could make it accept connections. The gate starts this filter when it opens.
+        config["upstream_connect_mode"] = "ON_DOWNSTREAM_TLS_HANDSHAKE"
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
 
 
