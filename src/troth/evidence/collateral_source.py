@@ -1,60 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The port through which a vendor's documents are fetched, and the loop that uses it.
+"""What a vendor's service would have to be asked for before some Evidence can be verified.
 
-Verification does no I/O. Where it lacks a document it raises `CollateralError`, which says what to
-ask for; whoever called fetches that and verifies again. So a Verifier works offline with documents
-at hand, fetches where it may, and only for Evidence whose own signatures lead to the vendor: a
-stranger cannot make it fetch what he likes.
+Verification itself asks nobody. Whoever calls it may first find out what is missing
+(a scheme's own function, such as `sev_snp.kds.wanted`), have it fetched through this port, and hand
+the documents over in the context. Without any of this, verification works from what is at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from troth.errors import CollateralError
 from troth.evidence.context import Collateral
 
-__all__ = ["CollateralSource", "with_collateral"]
-
-T = TypeVar("T")
+__all__ = ["CollateralRequest", "EndorsementFetcher"]
 
 
-class CollateralSource(Protocol):
-    """Where documents of one or more vendors come from. Nothing that it gives is believed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollateralRequest:
+    """One document of a vendor's service.
 
-    def fetch(self, wanted: CollateralError, *, now: datetime) -> Collateral:
-        """Return documents that `wanted` asks for, or none for a vendor that it does not serve.
+    Attributes:
+        name: of the document; a file name without directories, the same for the same document.
+        path: at the service, with query; never from outside octets but in hexadecimal and numbers.
+        description: for people.
+        changes: a newer one may replace it, as with revocation lists; others are for good.
+    """
+
+    name: str
+    path: str
+    description: str
+    changes: bool = False
+
+
+class EndorsementFetcher(Protocol):
+    """Fetches documents of one vendor's service, and keeps them."""
+
+    def fetch(self, requests: Sequence[CollateralRequest], *, now: datetime) -> Collateral:
+        """Return the documents by name, kept or fetched; those that cannot be had are left out.
+
+        A document that changes is returned in its last known state where the service does not
+        answer: it says itself how old it is.
 
         Args:
-            wanted: names the vendor and says what is missing.
-            now: timezone-aware; what is out of date by then is fetched anew.
+            requests: what is wanted.
+            now: timezone-aware.
 
         Raises:
-            UnavailableError: the vendor's service does not answer, or not with that.
+            UnavailableError: none of them can be had.
         """
         ...
-
-
-def with_collateral(
-    verify: Callable[[Collateral | None], T], source: CollateralSource, *, now: datetime
-) -> T:
-    """Return what `verify` returns, after fetching once what it lacks.
-
-    Args:
-        verify: verifies with these documents beside those that it has; None at first.
-        source: fetches.
-        now: timezone-aware.
-
-    Raises:
-        CollateralError: what was fetched does not help.
-        UnavailableError: it could not be fetched.
-    """
-    try:
-        return verify(None)
-    except CollateralError as exc:
-        wanted = exc
-    if not wanted.vendor:
-        raise wanted
-    return verify(source.fetch(wanted, now=now))

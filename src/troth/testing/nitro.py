@@ -49,7 +49,7 @@ class NitroAuthority:
 
     made: datetime = _EPOCH
     curve: ec.EllipticCurve = field(default_factory=ec.SECP384R1)
-    digest: hashes.HashAlgorithm = field(default_factory=hashes.SHA384)
+    digest: hashes.SHA256 | hashes.SHA384 = field(default_factory=hashes.SHA384)
     path_lengths: Sequence[int | None] = tuple(length for _, _, length in _BUNDLE)
 
     @functools.cached_property
