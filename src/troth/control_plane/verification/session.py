@@ -12,8 +12,8 @@ million of them costs no memory. That a session answers once is in the book of s
            | 1 | end, s UTC  | random  | size |  nonce   | MAC |
            +---+-------------+---------+------+----------+-----+
 
-The MAC is the first half of HMAC-SHA-256 over what stands before it. The nonce is no secret: it is
-what the Evidence has to carry.
+The MAC is keyed BLAKE2b (RFC 7693 section 2.9) over what stands before it. The nonce is no secret:
+it is what the Evidence has to carry.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 
 from troth.errors import ApiMisuseError, DecodeError, FreshnessError
 from troth.formats.base64url import decode_base64url, encode_base64url
@@ -39,6 +40,7 @@ _MARK_BYTES = 12
 _MAC_BYTES = 16
 _HEAD_BYTES = 1 + 8 + _MARK_BYTES + 1
 _LONGEST = _HEAD_BYTES + NONCE_SIZES[-1] + _MAC_BYTES
+_PERSON = b"troth session"
 _FORMAT = "session id"
 
 
@@ -129,4 +131,4 @@ class SessionTokens:
         )
 
     def _mac(self, head: bytes) -> bytes:
-        return hmac.digest(self._key, head, "sha256")[:_MAC_BYTES]
+        return blake2b(head, digest_size=_MAC_BYTES, key=self._key, person=_PERSON).digest()
