@@ -32,7 +32,6 @@ from troth.control_plane.verification.messages import EvidenceMessage, SessionMe
 from troth.control_plane.verification.metrics import VerificationMetrics
 from troth.control_plane.verification.sections import ChallengeResponseSection
 from troth.control_plane.verification.session import Session, SessionTokens
-from troth.control_plane.verification.session_book import Outcome, SessionBook
 from troth.errors import ConflictError, DecodeError, TrothError, UnsupportedError
 from troth.evidence import registry
 from troth.formats import cmw
@@ -41,6 +40,7 @@ from troth.formats.ear import Dialect, sign_ear
 from troth.formats.media_type import parse_media_type
 from troth.verifier.background_check import BackgroundCheck
 from troth.verifier.result import AttestationResult
+from troth.verifier.session_book import Outcome, SessionBook
 from troth.verifier.veraison import veraison_ear
 
 __all__ = ["ChallengeResponse", "SessionUsedError"]
