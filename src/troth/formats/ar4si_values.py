@@ -25,6 +25,7 @@ __all__ = [
     "VERIFIER_MALFUNCTION",
     "ClaimValue",
     "describe",
+    "value_of_tag",
 ]
 
 VERIFIER_MALFUNCTION: Final = -1
@@ -301,3 +302,17 @@ def describe(claim: str, value: int) -> ClaimValue:
         f"{tier}, reason {value}",
         f"A reason that the standard does not define, in the tier {tier}.",
     )
+
+
+def value_of_tag(claim: str, tag: str) -> int | None:
+    """Return the value of a claim that has this tag, or None where none has.
+
+    Args:
+        claim: JSON name of a standard claim.
+        tag: such as "approved_boot".
+    """
+    for known in (CLAIM_VALUES[claim], COMMON_VALUES):
+        for number, described in known.items():
+            if described.tag == tag:
+                return number
+    return None

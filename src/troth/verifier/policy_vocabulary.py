@@ -18,7 +18,7 @@ from typing import Final
 
 from troth.errors import DecodeError
 from troth.formats.ar4si import CLAIM_NAMES, TrustTier
-from troth.formats.ar4si_values import CLAIM_VALUES, COMMON_VALUES
+from troth.formats.ar4si_values import CLAIM_VALUES, COMMON_VALUES, value_of_tag
 from troth.verifier.case import AppraisalCase
 from troth.verifier.finding import Finding
 from troth.verifier.policy_document import (
@@ -174,10 +174,9 @@ def _claim(rule: str, name: str, value: object) -> int:
     if name not in CLAIM_NAMES:
         raise NonconformingError(rule, f"{name!r} is none of {', '.join(CLAIM_NAMES)}")
     if isinstance(value, str):
-        for known in (CLAIM_VALUES[name], COMMON_VALUES):
-            for number, described in known.items():
-                if described.tag == value:
-                    return number
+        number = value_of_tag(name, value)
+        if number is not None:
+            return number
     elif type(value) is int and -128 <= value <= 127:
         return value
     raise NonconformingError(rule, f"{_shown(value)} is no value of {name}")
