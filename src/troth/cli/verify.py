@@ -77,6 +77,7 @@ class _Request:
     remarks: Sequence[Finding]
     collateral: Collateral
     vendors: frozenset[str]
+    fetch_into: Path | None
     allow_test_keys: bool
     allow_simulator: bool
 
@@ -117,6 +118,12 @@ class _Request:
     help="Directory with the vendor's certificates, revocation lists and the like.",
 )
 @click.option(
+    "--fetch-collateral",
+    is_flag=True,
+    help="Ask the vendor's service for what is missing, and keep it in the directory of "
+    "--collateral. Without it, nobody is asked.",
+)
+@click.option(
     "--reference-values",
     multiple=True,
     metavar="FILE",
@@ -151,6 +158,7 @@ def verify(
     trust_anchors: Sequence[str],
     vendors: Sequence[str],
     collateral: str | None,
+    fetch_collateral: bool,
     reference_values: Sequence[str],
     corim_keys: Sequence[str],
     policy: str | None,
@@ -187,6 +195,7 @@ def verify(
         remarks=remarks,
         collateral=read_collateral(collateral) if collateral is not None else Collateral(),
         vendors=frozenset(vendors),
+        fetch_into=_fetch_directory(collateral, fetch=fetch_collateral),
         allow_test_keys=allow_test_keys,
         allow_simulator=allow_simulator,
     )
@@ -228,6 +237,7 @@ def _appraise(request: _Request, data: bytes) -> AttestationResult:
             now=request.at,
             challenge=_UNCHECKED if nonce is None or impossible else nonce,
             scheme=request.scheme,
+            collateral=_fetched(request, data),
         )
     if nonce is not None and impossible:
         raise FreshnessError(
@@ -235,6 +245,31 @@ def _appraise(request: _Request, data: bytes) -> AttestationResult:
             "challenges have 8 to 64 and are compared whole"
         )
     return replace(result, notes=(*result.notes, *request.remarks))
+
+
+def _fetch_directory(collateral: str | None, *, fetch: bool) -> Path | None:
+    if not fetch:
+        return None
+    if collateral is None:
+        raise ConfigurationError(
+            source="--fetch-collateral", accepted="--collateral DIR beside it, to keep it in"
+        )
+    return Path(collateral)
+
+
+def _fetched(request: _Request, data: bytes) -> Collateral | None:
+    if request.fetch_into is None:
+        return None
+    name = detect(data) if request.scheme == AUTO else request.scheme
+    if name != "sev_snp":
+        raise ConfigurationError(
+            source="--fetch-collateral", value=name, accepted="Evidence of scheme sev_snp"
+        )
+    from troth.adapters.amd_kds import AmdKds  # noqa: PLC0415 - only where needed
+    from troth.evidence.sev_snp.evidence import decode  # noqa: PLC0415 - as above
+    from troth.evidence.sev_snp.kds import wanted  # noqa: PLC0415 - as above
+
+    return AmdKds(request.fetch_into).fetch(wanted(decode(data)), now=request.at)
 
 
 @contextlib.contextmanager
