@@ -49,10 +49,13 @@ class Expectation(ExpectedSubmod, frozen=True, forbid_unknown_fields=True, kw_on
 
     Attributes:
         tier: assurance tier.
+        failed: the policy gives no verdict. A policy that fails is contraindicated, so that a
+            case which expects that would else be met by any mistake in it.
         submods: label to what has to be concluded about that claims set.
     """
 
     tier: str = ""
+    failed: bool = False
     submods: dict[str, ExpectedSubmod] = {}
 
     def check(self) -> None:
@@ -96,6 +99,9 @@ def mismatches(conclusion: Conclusion, expected: Expectation) -> list[Mismatch]:
             saying of which of several claims sets.
     """
     found: list[Mismatch] = []
+    if expected.failed is not conclusion.failed:
+        words = {False: "a verdict", True: "none: it fails"}
+        found += _differs("the policy's verdict", words[expected.failed], words[conclusion.failed])
     if expected.status:
         found += _differs("status", expected.status, conclusion.status.word)
     if expected.tier:

@@ -10,21 +10,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 from troth.formats.ar4si import TrustTier
 from troth.verifier.case_document import FindingDocument
 from troth.verifier.conclusion import conclude
 from troth.verifier.policy import AppraisalPolicy
-from troth.verifier.recorded import (
-    RecordedAppraisal,
-    RecordedConclusion,
-    RecordedNode,
-)
+from troth.verifier.recorded import RecordedAppraisal, RecordedConclusion, RecordedNode
 from troth.verifier.rego import RegoEvaluator
 from troth.verifier.result import AssuranceTier
 
-__all__ = ["Change", "Difference", "NodeEffect", "Summary", "difference", "replay", "summarise"]
+__all__ = [
+    "Change",
+    "Difference",
+    "NodeEffect",
+    "Summary",
+    "Verdict",
+    "difference",
+    "replay",
+    "summarise",
+]
 
 
 class Change(StrEnum):
@@ -39,13 +47,37 @@ class Change(StrEnum):
     """A worse status or a lower tier."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeEffect:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A conclusion in short."""
+
+    policy_id: str
+    policy_digest: str
+    status: str
+    tier: AssuranceTier
+    failed: bool
+
+    @classmethod
+    def of(cls, conclusion: RecordedConclusion) -> Verdict:
+        """Return what a conclusion comes to."""
+        return cls(
+            policy_id=conclusion.policy_id,
+            policy_digest=conclusion.policy_digest,
+            status=conclusion.status,
+            tier=conclusion.tier,
+            failed=conclusion.failed,
+        )
+
+    def lets_in(self, node: RecordedNode) -> bool:
+        """Say whether a node gets in by it: affirming, and its entry's tier reached."""
+        return self.status == TrustTier.AFFIRMING.word and self.tier >= node.min_tier
+
+
+class NodeEffect(msgspec.Struct, frozen=True, kw_only=True):
     """What a difference means for one node.
 
     Attributes:
         node: which.
-        before, after: whether this conclusion lets it in: affirming, and its entry's tier reached.
+        before, after: whether the node gets in by the old and by the new verdict.
     """
 
     node: RecordedNode
@@ -53,27 +85,31 @@ class NodeEffect:
     after: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One record, concluded by two policies.
 
     Attributes:
-        record: the record.
-        before, after: the conclusions.
+        id, device, scheme, first, last, count: of the record.
+        before, after: the verdicts.
         change: how they differ.
-        findings_added, findings_gone: findings that only one of them reports, with their submod.
+        findings_added, findings_gone: findings that only one of them reports.
         claims: "submod/claim" to values before and after, where they differ; None for no claim.
         nodes: what it means for the nodes that the device is.
     """
 
-    record: RecordedAppraisal
-    before: RecordedConclusion
-    after: RecordedConclusion
+    id: str
+    device: str
+    scheme: str
+    first: datetime
+    last: datetime
+    count: int
+    before: Verdict
+    after: Verdict
     change: Change
-    findings_added: Sequence[FindingDocument] = ()
-    findings_gone: Sequence[FindingDocument] = ()
-    claims: Mapping[str, tuple[int | None, int | None]]
-    nodes: Sequence[NodeEffect] = ()
+    findings_added: list[FindingDocument]
+    findings_gone: list[FindingDocument]
+    claims: dict[str, tuple[int | None, int | None]]
+    nodes: list[NodeEffect]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +120,16 @@ class Summary:
         records, appraisals: how many records there were, and how many appraisals they stand for.
         changes: records by how they changed.
         statuses: records by status before and after.
-        shut_out, let_in: ids of nodes that would be refused, or admitted, unlike before. A node
-            counts by its last record.
+        shut_out, let_in: nodes that would be refused, or admitted, unlike before. A node counts by
+            its last record.
     """
 
     records: int
     appraisals: int
     changes: Mapping[Change, int]
     statuses: Mapping[tuple[str, str], int]
-    shut_out: Sequence[str]
-    let_in: Sequence[str]
+    shut_out: Sequence[RecordedNode]
+    let_in: Sequence[RecordedNode]
 
 
 def replay(
@@ -108,23 +144,29 @@ def replay(
     return difference(record, RecordedConclusion.of(after))
 
 
-def difference(record: RecordedAppraisal, after: RecordedConclusion) -> Difference:
-    """Return how `after` differs from what the record's enforced policy concluded."""
-    before = record.outcome
-    old, new = _findings(before), _findings(after)
-    claims = _claims(before, after)
+def difference(record: RecordedAppraisal, conclusion: RecordedConclusion) -> Difference:
+    """Return how `conclusion` differs from what the record's enforced policy concluded."""
+    before, after = Verdict.of(record.outcome), Verdict.of(conclusion)
+    old, new = _findings(record.outcome), _findings(conclusion)
+    claims = _claims(record.outcome, conclusion)
     added = [finding for key, finding in new.items() if key not in old]
     gone = [finding for key, finding in old.items() if key not in new]
+    words = claims or added or gone or _added_claims(record.outcome) != _added_claims(conclusion)
     return Difference(
-        record=record,
+        id=record.id,
+        device=record.device,
+        scheme=record.scheme,
+        first=record.first,
+        last=record.last,
+        count=record.count,
         before=before,
         after=after,
-        change=_change(before, after, otherwise=bool(claims or added or gone)),
+        change=_change(before, after, otherwise=Change.FINDINGS if words else Change.SAME),
         findings_added=added,
         findings_gone=gone,
         claims=claims,
         nodes=[
-            NodeEffect(node=node, before=_lets_in(before, node), after=_lets_in(after, node))
+            NodeEffect(node=node, before=before.lets_in(node), after=after.lets_in(node))
             for node in record.nodes
         ],
     )
@@ -135,37 +177,34 @@ def summarise(differences: Iterable[Difference]) -> Summary:
     changes: Counter[Change] = Counter()
     statuses: Counter[tuple[str, str]] = Counter()
     records = appraisals = 0
-    last: dict[str, tuple[RecordedAppraisal, NodeEffect]] = {}
+    newest: dict[str, tuple[datetime, NodeEffect]] = {}
     for each in differences:
         records += 1
-        appraisals += each.record.count
+        appraisals += each.count
         changes[each.change] += 1
         statuses[each.before.status, each.after.status] += 1
         for effect in each.nodes:
-            known = last.get(effect.node.node_id)
-            if known is None or known[0].last < each.record.last:
-                last[effect.node.node_id] = (each.record, effect)
-    effects = [effect for _, effect in last.values()]
+            known = newest.get(effect.node.node_id)
+            if known is None or known[0] < each.last:
+                newest[effect.node.node_id] = (each.last, effect)
+    effects = [newest[node_id][1] for node_id in sorted(newest)]
     return Summary(
         records=records,
         appraisals=appraisals,
         changes=dict(changes),
         statuses=dict(statuses),
-        shut_out=sorted(e.node.node_id for e in effects if e.before and not e.after),
-        let_in=sorted(e.node.node_id for e in effects if e.after and not e.before),
+        shut_out=[effect.node for effect in effects if effect.before and not effect.after],
+        let_in=[effect.node for effect in effects if effect.after and not effect.before],
     )
 
 
-def _change(before: RecordedConclusion, after: RecordedConclusion, *, otherwise: bool) -> Change:
+def _change(before: Verdict, after: Verdict, *, otherwise: Change) -> Change:
     old, new = TrustTier.from_word(before.status), TrustTier.from_word(after.status)
     if old.is_better_than(new) or after.tier < before.tier:
         return Change.STRICTER
     if new.is_better_than(old) or after.tier > before.tier:
         return Change.LOOSER
-    added = {label: submod.added_claims for label, submod in before.submods.items()} != {
-        label: submod.added_claims for label, submod in after.submods.items()
-    }
-    return Change.FINDINGS if otherwise or added else Change.SAME
+    return otherwise
 
 
 def _findings(conclusion: RecordedConclusion) -> dict[tuple[str, ...], FindingDocument]:
@@ -196,9 +235,5 @@ def _values(conclusion: RecordedConclusion) -> dict[str, int]:
     }
 
 
-def _lets_in(conclusion: RecordedConclusion, node: RecordedNode) -> bool:
-    return conclusion.status == TrustTier.AFFIRMING.word and _reaches(conclusion.tier, node)
-
-
-def _reaches(tier: AssuranceTier, node: RecordedNode) -> bool:
-    return tier >= node.min_tier
+def _added_claims(conclusion: RecordedConclusion) -> dict[str, dict[str, object]]:
+    return {label: submod.added_claims for label, submod in conclusion.submods.items()}

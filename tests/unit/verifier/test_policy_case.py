@@ -137,6 +137,15 @@ def test_one_difference_is_one_mismatch(expected: dict[str, Any], what: str) -> 
     assert whats(mismatches(conclusion, expectation(**expected))) == [what]
 
 
+def test_a_policy_that_fails_meets_no_expectation_but_that_it_fails() -> None:
+    conclusion = concluded("status := 7\n")
+    assert whats(mismatches(conclusion, expectation(status="contraindicated"))) == [
+        "the policy's verdict"
+    ]
+    assert mismatches(conclusion, expectation(status="contraindicated", failed=True)) == []
+    assert whats(mismatches(concluded(), expectation(failed=True))) == ["the policy's verdict"]
+
+
 def test_every_difference_is_reported() -> None:
     expected = expectation(
         status="none",

@@ -97,6 +97,7 @@ def test_the_same_policy_concludes_the_same_again(platform: SimulatedPlatform) -
     default = AppraisalPolicy.default()
     again = replay(stored(record(judged(platform))), default, EVALUATOR)
     assert again.before == again.after
+    assert msgspec.json.decode(msgspec.json.encode(again), type=Difference) == again
     assert (again.change, again.claims) == (Change.SAME, {})
 
 
@@ -227,7 +228,7 @@ def test_a_summary_counts_records_appraisals_and_each_node_once_by_its_last_reco
     assert (summary.records, summary.appraisals) == (2, 5)
     assert summary.changes == {Change.STRICTER: 1, Change.SAME: 1}
     assert summary.statuses[("affirming", "contraindicated")] == 1
-    assert (summary.shut_out, summary.let_in) == (["n1"], [])
+    assert (summary.shut_out, summary.let_in) == ([NODE], [])
     recovered = summarise(
         [
             difference(bad, strict),
