@@ -53,6 +53,7 @@ from troth.identity.certificates import (
     spiffe_id_of,
     subject_alternative_names,
 )
+from troth.identity.hardware_key import hardware_key_policy
 from troth.identity.spiffe_id import SpiffeId, TrustDomain
 from troth.identity.trust_bundle import TrustBundle, TrustBundleSet
 from troth.identity.x509_path import verify_x509_svid
@@ -197,6 +198,7 @@ class X509Authority:
         random: bytes,
         dns_names: Sequence[str] = (),
         allow_insecure: bool = False,
+        hardware_key: bool = False,
     ) -> X509Svid:
         """Issue an SVID for an attested node, with its minimised result inside.
 
@@ -214,6 +216,8 @@ class X509Authority:
             dns_names: from registration; lower case, no wildcards.
             allow_insecure: also on results that must not count in production (simulator, test
                 keys). They stay marked.
+            hardware_key: mark the key as one that cannot leave a device (`hardware_key.py`). The
+                caller has made sure of it.
 
         Raises:
             AuthorizationError: the result does not make a member: not affirming, no end, no key or
@@ -253,6 +257,7 @@ class X509Authority:
             dns_names=dns_names,
             node_id=node_id,
             result=result,
+            hardware_key=hardware_key,
         )
 
     def issue_infrastructure_svid(
@@ -311,6 +316,7 @@ class X509Authority:
         dns_names: Sequence[str],
         node_id: str = "",
         result: bytes = b"",
+        hardware_key: bool = False,
     ) -> X509Svid:
         start = whole_seconds(now)
         not_after = min(whole_seconds(not_after), self.certificate.not_valid_after_utc)
@@ -345,6 +351,8 @@ class X509Authority:
         )
         if result:
             builder = builder.add_extension(result_extension(result), critical=False)
+        if hardware_key:
+            builder = builder.add_extension(hardware_key_policy(), critical=False)
         certificate = builder.sign(self._private_key, signature_hash(self._private_key))
         svid = X509Svid(chain=(certificate,))
         verify_x509_svid(svid, TrustBundleSet([self.bundle()]), now=now)

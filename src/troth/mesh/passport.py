@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from troth.errors import BindingError, SignatureError, UnsupportedError
 from troth.formats.ear.dialects import PROFILES
@@ -22,7 +24,17 @@ from troth.formats.keys import VerificationKey
 from troth.mesh.peer_policy import CLOCK_SKEW, PeerResult, ResultModel
 from troth.mesh.tier import Tier
 
-__all__ = ["Passport", "TrustedVerifier", "read_passport", "result_of"]
+__all__ = [
+    "MAX_KEPT_PASSPORTS",
+    "Passport",
+    "PassportReader",
+    "TrustedVerifier",
+    "read_passport",
+    "result_of",
+]
+
+MAX_KEPT_PASSPORTS: Final = 4096
+"""Genuine results kept, least recently used first to go; one takes about 6 KB."""
 
 # Policy bounds the age; this bounds what is looked at.
 _OLDEST = timedelta(days=31)
@@ -60,23 +72,60 @@ class Passport:
     layer: str = ""
 
 
+class PassportReader:
+    """Reads passports on behalf of one Relying Party, and remembers those that were genuine.
+
+    A peer shows one result until it gets the next, on every connection. Its signature is verified
+    once; its dates and the key that it is about are looked at each time. Not for several threads.
+    """
+
+    def __init__(
+        self, verifiers: Iterable[TrustedVerifier], *, size: int = MAX_KEPT_PASSPORTS
+    ) -> None:
+        """Believe `verifiers`; none means that every passport is refused."""
+        self._verifiers = tuple(verifiers)
+        self._size = size
+        self._kept: OrderedDict[bytes, tuple[datetime, Passport]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def read(self, token: str | bytes, *, key_digest: bytes, now: datetime) -> Passport:
+        """Verify a result and that it is about the key that the peer proves to hold.
+
+        Args:
+            token: EAR as JWT or CWT.
+            key_digest: SHA-256 of that key's DER SubjectPublicKeyInfo.
+            now: aware UTC.
+
+        Raises:
+            SignatureError: none of the Verifiers signed it.
+            FreshnessError: expired, or not valid yet.
+            BindingError: it is about another key, or about none or several.
+            DecodeError: not an EAR.
+        """
+        token = token.encode() if isinstance(token, str) else token
+        digest = hashlib.sha256(token).digest()
+        since, passport = self._kept.get(digest, (None, None))
+        if since is None or passport is None or not since <= now < passport.result.expires:
+            passport = _verify(token, self._verifiers, now)
+            self._kept[digest] = (now, passport)
+            if len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(digest)
+        if not hmac.compare_digest(hashlib.sha256(passport.ear.keys[0]).digest(), key_digest):
+            raise BindingError("the Attestation Result is about another key than the peer proved")
+        return passport
+
+
 def read_passport(
     token: str | bytes, *, key_digest: bytes, verifiers: Iterable[TrustedVerifier], now: datetime
 ) -> Passport:
-    """Verify a result and that it is about the key that the peer proves to hold.
+    """Read one passport, as `PassportReader.read` does."""
+    return PassportReader(verifiers).read(token, key_digest=key_digest, now=now)
 
-    Args:
-        token: EAR as JWT or CWT.
-        key_digest: SHA-256 of that key's DER SubjectPublicKeyInfo.
-        verifiers: whom this Relying Party believes; none means refusal.
-        now: aware UTC.
 
-    Raises:
-        SignatureError: none of the Verifiers signed it.
-        FreshnessError: expired, or not valid yet.
-        BindingError: it is about another key, or about none or several.
-        DecodeError: not an EAR.
-    """
+def _verify(token: bytes, verifiers: Iterable[TrustedVerifier], now: datetime) -> Passport:
     refusal: SignatureError | None = None
     for verifier in verifiers:
         try:
@@ -93,8 +142,6 @@ def read_passport(
         except SignatureError as exc:
             refusal = exc
             continue
-        if not hmac.compare_digest(hashlib.sha256(ear.keys[0]).digest(), key_digest):
-            raise BindingError("the Attestation Result is about another key than the peer proved")
         return Passport(
             result=result_of(ear, verifier=verifier.name, model=ResultModel.PASSPORT),
             ear=ear,

@@ -5,10 +5,13 @@
 (`Credentials`), and what the other must show (`AttestationPolicy`).
 """
 
-from troth.tls.asyncio.connection import AttestationRefusedError, AttestedConnection
-from troth.tls.asyncio.streams import AttestedServer, AttestedStream, open_connection, start_server
+from troth.tls.asyncio.connection import AttestedConnection
+from troth.tls.asyncio.driver import AttestationRefusedError
+from troth.tls.asyncio.server import AttestedServer
+from troth.tls.asyncio.streams import AttestedStream, open_connection, start_server
 from troth.tls.credentials import Credentials, ProofKey
-from troth.tls.judge import AttestedPeer
+from troth.tls.local_check import LocalVerifier
+from troth.tls.peer import AttestedPeer
 from troth.tls.policy import AttestationPolicy
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "AttestedServer",
     "AttestedStream",
     "Credentials",
+    "LocalVerifier",
     "ProofKey",
     "open_connection",
     "start_server",

@@ -15,8 +15,9 @@ from troth.formats.signer import LocalSigner
 from troth.identity.attestation_result import attestation_result
 from troth.identity.trust_bundle import TrustBundleSource
 from troth.identity.x509_svid import X509Svid
+from troth.tls.core.messages import PROOF_ALGORITHMS
 
-__all__ = ["Credentials", "ProofKey", "ProofSigner"]
+__all__ = ["Credentials", "CredentialsSource", "ProofKey", "ProofSigner", "current"]
 
 
 class ProofSigner(Protocol):
@@ -35,6 +36,9 @@ class ProofSigner(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofKey:
     """A key that is not the TLS key: held in hardware, certified for the same SPIFFE ID.
+
+    A policy that wants a separate key believes only the authority about it: the certificate
+    carries the mark of `troth.identity.hardware_key`.
 
     Attributes:
         svid: its certificate chain; an X.509-SVID with the TLS certificate's SPIFFE ID.
@@ -72,6 +76,11 @@ class Credentials:
             raise ApiMisuseError("an SVID without its private key cannot open a connection")
         if self.proof_key is not None and self.proof_key.svid.spiffe_id != self.svid.spiffe_id:
             raise ApiMisuseError("the proof key is certified for another SPIFFE ID")
+        if self.proof_key is None and self._signer.algorithm not in PROOF_ALGORITHMS:
+            raise ApiMisuseError(
+                f"a key for {self._signer.algorithm} cannot prove",
+                remedy=f"use one for {', '.join(sorted(PROOF_ALGORITHMS))}: P-256 is the usual choice",
+            )
 
     @property
     def proving(self) -> X509Svid:
@@ -96,7 +105,20 @@ class Credentials:
         if self.proof_key is not None:
             signer = self.proof_key.sign
             return signer.algorithm, await signer(data)
+        local = self._signer
+        return local.algorithm, local.sign(data)
+
+    @property
+    def _signer(self) -> LocalSigner:
         if self.svid.private_key is None:  # pragma: no cover - refused at construction
             raise ApiMisuseError("no private key")
-        local = LocalSigner(self.svid.private_key)
-        return local.algorithm, local.sign(data)
+        return LocalSigner(self.svid.private_key)
+
+
+CredentialsSource = Credentials | Callable[[], Credentials]
+"""One end's credentials, or a call that gives the newest: SVIDs and results live for an hour."""
+
+
+def current(source: CredentialsSource) -> Credentials:
+    """Return the credentials to use now."""
+    return source() if callable(source) else source

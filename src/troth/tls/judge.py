@@ -1,41 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a proof that belongs to this channel to a decision about the peer.
 
-1. The proving certificate is an SVID of its trust domain, for the SPIFFE ID that TLS showed.
-2. A separate proof key, where the policy wants one.
-3. A passport: signed by a believed Verifier, about the proof key. Or Evidence: appraised now, with
-   the channel's own binder inside it.
-4. The policy.
+1. The SPIFFE ID is one that the policy serves. Nobody else gets us to appraise anything.
+2. The proving certificate is an SVID of its trust domain, for the SPIFFE ID that TLS showed, and
+   for the same node where both name one.
+3. A separate proof key, where the policy wants one.
+4. The proof is of a model that was asked for. A passport: signed by a believed Verifier, about the
+   proof key. Or Evidence: appraised now, with the channel's own binder inside it.
+5. The policy.
 
-Step 3 of a background check needs this side's Verifier, which may be elsewhere; it is a port, and
+Step 4 of a background check needs this side's Verifier, which may be elsewhere; it is a port, and
 its silence is `UnavailableError`, not a verdict.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from cryptography import x509
 
-from troth.errors import BindingError, DecodeError, LimitExceededError, UnsupportedError
-from troth.formats import cbor, cmw
+from troth.errors import (
+    BindingError,
+    ChainError,
+    DecodeError,
+    PeerError,
+    UnsupportedError,
+    VerificationError,
+)
+from troth.formats import cmw
 from troth.formats.ear.result import Ear
-from troth.identity.spiffe_id import SpiffeId
+from troth.identity.attestation_result import attestation_result
+from troth.identity.hardware_key import has_hardware_key
+from troth.identity.svid_verifier import SvidVerifier
 from troth.identity.trust_bundle import TrustBundleSource
-from troth.identity.x509_path import VerifiedX509Svid, verify_x509_svid
-from troth.identity.x509_svid import X509Svid
-from troth.mesh.passport import Passport, read_passport, result_of
-from troth.mesh.peer_policy import Decision, Peer, ResultModel, authorize
+from troth.identity.x509_path import VerifiedX509Svid
+from troth.mesh.passport import Passport, PassportReader, result_of
+from troth.mesh.peer_policy import Peer, PeerPolicy, PeerRule, ResultModel, authorize
 from troth.tls.core.binding import BindingKind, ChannelBinding, Proof
-from troth.tls.core.messages import MAX_PROOF_OCTETS
+from troth.tls.core.messages import Model, RequestParameters
+from troth.tls.payload import ReferenceResolver, decode_payload
+from troth.tls.peer import AttestedPeer, ChannelPeer
 from troth.tls.policy import AttestationPolicy
 
-__all__ = ["AttestedPeer", "BackgroundCheck", "Judge", "Judgement", "ReferenceResolver"]
+__all__ = ["EAR_JWT", "BackgroundCheck", "Judge"]
 
 EAR_JWT, EAR_CWT = "application/eat+jwt", "application/eat+cwt"
 
@@ -60,55 +71,36 @@ class BackgroundCheck(Protocol):
         ...
 
 
-ReferenceResolver = Callable[[str], Awaitable[bytes]]
-"""Fetches a payload that was sent by reference; what it returns is checked against the digest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttestedPeer:
-    """Who the peer is and what was proved about it; nothing more than that.
-
-    Attributes:
-        spiffe_id: from its verified SVID.
-        binding: what the proof is tied to; CREDENTIAL where only an SVID was asked for.
-        proof_key: "tls" or "separate"; "" where nothing was proved beyond the SVID.
-        result: the Attestation Result, or None.
-        scheme, component, layer: of the result, or "".
-        verifier: this side's name of the Verifier that was believed, or "".
-        decision: this side's decision with its deadline.
-    """
-
-    spiffe_id: SpiffeId
-    binding: BindingKind
-    proof_key: str
-    result: Ear | None
-    scheme: str
-    component: str
-    layer: str
-    decision: Decision
-    verifier: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:
-    """What one judgement is about: who TLS showed, who proves, on what channel, when."""
+    """What one judgement is about: whom TLS showed, who proves, on what channel, when."""
 
-    svid: VerifiedX509Svid
-    proving: VerifiedX509Svid
+    peer: ChannelPeer
+    proving: VerifiedX509Svid | None
     binding: BindingKind
     now: datetime
 
     @property
-    def separate(self) -> bool:
-        """Whether the proof key is not the TLS key."""
-        return self.proving.svid.spki != self.svid.svid.spki
+    def proof_key(self) -> str:
+        """Which key proved: one in hardware by its authority's word, or one like TLS's."""
+        if self.proving is None:
+            return ""
+        shown = self.peer.svid
+        same = shown is not None and shown.svid.spki == self.proving.svid.spki
+        return "separate" if not same and has_hardware_key(self.proving.svid) else "tls"
 
+    @property
+    def not_after(self) -> datetime | None:
+        """When what the peer stands on ends.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """The outcome: a peer whose `decision` says yes or no, with every objection."""
-
-    peer: AttestedPeer
+        A newer SVID of the peer replaces the one that TLS showed. A key in hardware does not: its
+        certificate may outlive many TLS certificates, and a node that gets no more of those is out.
+        """
+        if self.proving is None:
+            return self.peer.not_after
+        if self.proof_key == "separate" and self.peer.not_after is not None:
+            return min(self.peer.not_after, self.proving.not_after)
+        return self.proving.not_after
 
 
 class Judge:
@@ -124,158 +116,184 @@ class Judge:
     ) -> None:
         """Prepare; `verifier` is needed for background checks, `resolver` for references."""
         self.policy = policy
-        self._bundles = bundles
+        self._svids = SvidVerifier(bundles)
+        self._passports = PassportReader(policy.verifiers)
         self._verifier = verifier
         self._resolver = resolver
         self._rules = policy.peer_policy(verifier.name if verifier else "")
-
-    @property
-    def takes_references(self) -> bool:
-        """Whether payloads may come by reference."""
-        return self._resolver is not None
+        self._names = PeerPolicy(
+            rules=(PeerRule(peers=tuple(policy.peers), model=ResultModel.SVID_ONLY),)
+        )
 
     @property
     def can_check(self) -> bool:
         """Whether this side has a Verifier for background checks."""
         return self._verifier is not None
 
-    def identify(self, chain: list[x509.Certificate], *, now: datetime) -> VerifiedX509Svid:
+    def demand(self, model: Model | None = None) -> RequestParameters | None:
+        """Return what to ask the peer for, or None where its SVID is enough.
+
+        Args:
+            model: ask for this one only.
+        """
+        return self.policy.demand(
+            model, encodings=("deflate",), takes_references=self._resolver is not None
+        )
+
+    def identify(self, chain: Sequence[x509.Certificate], *, now: datetime) -> ChannelPeer:
         """Verify the SVID that TLS showed.
 
         Raises:
-            DecodeError, ChainError: it is none, or no authority of its trust domain vouches.
+            DecodeError: it is none.
+            ChainError: no authority of its trust domain vouches for it, or it is for a proof key,
+                which has no business in TLS.
         """
-        return verify_x509_svid(X509Svid(chain=chain), self._bundles, now=now)
+        verified = self._svids.verify(chain, now=now)
+        if has_hardware_key(verified.svid):
+            raise ChainError(
+                f"{verified.svid.spiffe_id}: TLS with a certificate for a proof key",
+                remedy="use an SVID without the hardware-key mark for TLS",
+            )
+        return ChannelPeer.of(verified)
 
-    def judge_identity(self, svid: VerifiedX509Svid, *, now: datetime) -> Judgement:
-        """Decide on the SVID alone."""
-        case = _Case(svid=svid, proving=svid, binding=BindingKind.CREDENTIAL, now=now)
-        return self._conclude(case, None, None)
+    def objections(self, peer: ChannelPeer, *, now: datetime) -> str:
+        """Return why no proof could admit `peer`, by its SPIFFE ID alone, or ""."""
+        # Step 1. Where no end is known, the proof will tell it.
+        end = peer.not_after or datetime.max.replace(tzinfo=UTC)
+        named = Peer(spiffe_id=str(peer.spiffe_id), svid_not_after=end)
+        found = authorize(named, self._names, now=now).objections
+        return "; ".join(str(objection) for objection in found)
 
-    async def judge(
-        self, svid: VerifiedX509Svid, proof: Proof, binding: ChannelBinding, *, now: datetime
-    ) -> Judgement:
-        """Decide on a proof.
+    def judge_identity(self, peer: ChannelPeer, *, now: datetime) -> AttestedPeer:
+        """Decide on the SVID alone. A result inside it is reported, and bounds the connection.
 
         Raises:
-            DecodeError, VerificationError: the proof is refused.
-            UnavailableError: there can be no decision now.
+            ChainError: the owner of the TLS session does not tell how long the SVID lasts.
         """
-        # Step 1. The context string makes a proof of another connection fail before this point.
-        proving = self._proving(svid, proof, now)
-        case = _Case(svid=svid, proving=proving, binding=binding.kind, now=now)
-        # Step 2.
-        if self.policy.proof_key == "separate" and not case.separate:
-            raise BindingError("the proof was made with the TLS key; a separate one is required")
-        # Step 3.
-        payload = await self._payload(proof)
-        record = cmw.decode(payload)
-        if not isinstance(record, cmw.CmwRecord):
-            return await self._checked(case, payload, "", proof, binding)
-        if not _is_result(record):
-            return await self._checked(case, record.value, record.media_type, proof, binding)
-        passport = read_passport(
-            record.value,
-            key_digest=hashlib.sha256(proving.svid.spki).digest(),
-            verifiers=self.policy.verifiers,
-            now=now,
-        )
+        if peer.not_after is None:
+            raise ChainError(f"{peer.spiffe_id}: nobody says when its SVID ends")
+        passport = self._carried(peer, now)
+        binding = BindingKind.CREDENTIAL if passport else BindingKind.NONE
+        case = _Case(peer=peer, proving=None, binding=binding, now=now)
         return self._conclude(case, passport, None)
 
-    def _proving(self, svid: VerifiedX509Svid, proof: Proof, now: datetime) -> VerifiedX509Svid:
-        chain = [_certificate(der) for der in proof.chain]
-        proving = verify_x509_svid(X509Svid(chain=chain), self._bundles, now=now)
-        if proving.svid.spiffe_id != svid.svid.spiffe_id:
+    async def judge(
+        self, peer: ChannelPeer, proof: Proof, binding: ChannelBinding, *, now: datetime
+    ) -> AttestedPeer:
+        """Decide on a proof; the decision may be no.
+
+        Raises:
+            DecodeError, VerificationError, PeerError: the proof is refused.
+            UnavailableError: there can be no decision now.
+        """
+        # Step 2. A proof of another connection has failed before this point.
+        proving = self._proving(peer, proof, now)
+        case = _Case(peer=peer, proving=proving, binding=binding.kind, now=now)
+        # Step 3.
+        if self.policy.proof_key == "separate" and case.proof_key != "separate":
             raise BindingError(
-                f"TLS showed {svid.svid.spiffe_id}, the proof is by {proving.svid.spiffe_id}"
+                "the proof was made with the TLS key, or with one that no authority calls separate",
+                remedy="prove with a key in hardware whose certificate says so",
             )
+        # Step 4.
+        payload = await decode_payload(proof, self._resolver)
+        record = cmw.decode(payload)
+        result = isinstance(record, cmw.CmwRecord) and _is_result(record)
+        model = Model.PASSPORT if result else Model.BACKGROUND_CHECK
+        if model not in proof.request.parameters.models:
+            raise PeerError(f"the peer sent a {model.value}, which was not asked for")
+        if result and isinstance(record, cmw.CmwRecord):
+            key = hashlib.sha256(proving.svid.spki).digest()
+            passport = self._passports.read(record.value, key_digest=key, now=now)
+            return self._conclude(case, passport, None)
+        media_type, evidence = "", payload
+        if isinstance(record, cmw.CmwRecord):
+            media_type, evidence = record.media_type, record.value
+        checked = await self._check(proving, evidence, media_type, proof, binding)
+        return self._conclude(case, None, checked)
+
+    def _proving(self, peer: ChannelPeer, proof: Proof, now: datetime) -> VerifiedX509Svid:
+        proving = self._svids.verify([_certificate(der) for der in proof.chain], now=now)
+        if proving.svid.spiffe_id != peer.spiffe_id:
+            raise BindingError(
+                f"TLS showed {peer.spiffe_id}, the proof is by {proving.svid.spiffe_id}"
+            )
+        shown = peer.svid.svid.node_id if peer.svid else ""
+        proves = proving.svid.node_id
+        if shown and proves and shown != proves:
+            raise BindingError(f"TLS showed node {shown}, the proof is by node {proves}")
         return proving
 
-    async def _checked(
-        self, case: _Case, evidence: bytes, media_type: str, proof: Proof, binding: ChannelBinding
-    ) -> Judgement:
+    async def _check(
+        self,
+        proving: VerifiedX509Svid,
+        evidence: bytes,
+        media_type: str,
+        proof: Proof,
+        binding: ChannelBinding,
+    ) -> Ear:
         if self._verifier is None:
             raise UnsupportedError(
                 "the peer sent Evidence and this side has no Verifier", format="proof"
             )
-        spki = case.proving.svid.spki
-        ear = await self._verifier.appraise(
+        spki = proving.svid.spki
+        return await self._verifier.appraise(
             evidence,
             media_type,
             challenge=lambda size: binding.expected_challenge(proof, spki, size),
             spki=spki,
         )
-        return self._conclude(case, None, ear)
 
-    def _conclude(self, case: _Case, passport: Passport | None, checked: Ear | None) -> Judgement:
-        # Step 4.
+    def _carried(self, peer: ChannelPeer, now: datetime) -> Passport | None:
+        """Return the result inside the SVID, if it is one that this side believes."""
+        if peer.svid is None or not self.policy.verifiers:
+            return None
+        try:
+            token = attestation_result(peer.svid.svid)
+            if token is None:
+                return None
+            key = hashlib.sha256(peer.svid.svid.spki).digest()
+            return self._passports.read(token, key_digest=key, now=now)
+        except (DecodeError, VerificationError):
+            # Nothing was asked for, so nothing is refused: the peer just has no result.
+            return None
+
+    def _conclude(
+        self, case: _Case, passport: Passport | None, checked: Ear | None
+    ) -> AttestedPeer:
+        # Step 5.
         result = passport.result if passport else None
         if checked is not None and self._verifier is not None:
             result = result_of(
                 checked, verifier=self._verifier.name, model=ResultModel.BACKGROUND_CHECK
             )
         peer = Peer(
-            spiffe_id=str(case.svid.svid.spiffe_id),
-            svid_not_after=min(case.svid.not_after, case.proving.not_after),
+            spiffe_id=str(case.peer.spiffe_id),
+            svid_not_after=case.not_after or case.now,
             result=result,
         )
         ear = passport.ear if passport else checked
-        proved = case.binding is not BindingKind.CREDENTIAL
-        return Judgement(
-            peer=AttestedPeer(
-                spiffe_id=case.svid.svid.spiffe_id,
-                binding=case.binding,
-                proof_key=("separate" if case.separate else "tls") if proved else "",
-                result=ear,
-                scheme=ear.troth.scheme if ear else "",
-                component=ear.troth.component if ear else "",
-                layer=ear.troth.layer if ear else "",
-                decision=authorize(peer, self._rules, now=case.now),
-                verifier=result.verifier if result else "",
-            )
+        shown = case.proving or case.peer.svid
+        return AttestedPeer(
+            spiffe_id=case.peer.spiffe_id,
+            node_id=shown.svid.node_id if shown else "",
+            binding=case.binding,
+            proof_key=case.proof_key,
+            result=ear,
+            model=result.model if result else None,
+            verifier=result.verifier if result else "",
+            tier=result.tier if result else None,
+            scheme=ear.troth.scheme if ear else "",
+            component=ear.troth.component if ear else "",
+            layer=ear.troth.layer if ear else "",
+            decision=authorize(peer, self._rules, now=case.now),
         )
-
-    async def _payload(self, proof: Proof) -> bytes:
-        if proof.encoding == "deflate":
-            return _inflate(proof.payload)
-        if proof.encoding == "reference":
-            return await self._resolve(proof.payload)
-        if not proof.payload:
-            raise UnsupportedError("the peer proved its key but sent no CMW", format="proof")
-        return proof.payload
-
-    async def _resolve(self, reference: bytes) -> bytes:
-        tree = cbor.decode(reference, format="reference")
-        if (
-            self._resolver is None
-            or not isinstance(tree, dict)
-            or not isinstance(digest := tree.get(1), bytes)
-            or not isinstance(address := tree.get(2), str)
-        ):
-            raise DecodeError("not {1: SHA-256 digest, 2: address}", format="reference")
-        payload = await self._resolver(address)
-        if hashlib.sha256(payload).digest() != digest:
-            raise BindingError("what the reference led to has another digest")
-        return payload
 
 
 def _is_result(record: cmw.CmwRecord) -> bool:
     kind = record.media_type.partition(";")[0].strip().lower()
     marked = cmw.Indicator.ATTESTATION_RESULTS in record.indicator
     return kind == EAR_JWT or (kind == EAR_CWT and marked)
-
-
-def _inflate(data: bytes) -> bytes:
-    machine = zlib.decompressobj()
-    try:
-        payload = machine.decompress(data, MAX_PROOF_OCTETS)
-    except zlib.error as exc:
-        raise DecodeError("not a deflate stream", format="proof") from exc
-    if machine.unconsumed_tail or not machine.eof:
-        raise LimitExceededError(format="proof", limit="octets inflated", value=MAX_PROOF_OCTETS)
-    if machine.unused_data:
-        raise DecodeError("octets follow the deflate stream", format="proof")
-    return payload
 
 
 def _certificate(der: bytes) -> x509.Certificate:

@@ -12,7 +12,7 @@ from troth.errors import ApiMisuseError
 from troth.mesh.passport import TrustedVerifier
 from troth.mesh.peer_policy import PeerPolicy, PeerRule, ResultModel
 from troth.mesh.tier import Tier
-from troth.tls.core.messages import Model, RequestParameters
+from troth.tls.core.messages import MAX_PROOF_OCTETS, Model, RequestParameters
 
 __all__ = ["AttestationPolicy"]
 
@@ -39,6 +39,10 @@ class AttestationPolicy:
         allow_insecure: accept simulators and published test keys. For trials only.
         max_connection_age: longest life of a connection between attestations; None takes the
             tier's default.
+        renew: ask the peer again after a third of the time that is left, so that a healthy
+            connection does not end. False ends it at its deadline, unless `reattest` is called.
+        max_payload_octets: longest attestation payload that is taken as it is; a longer one may
+            come compressed or by reference.
     """
 
     peers: Sequence[str]
@@ -51,6 +55,8 @@ class AttestationPolicy:
     require_affirming: bool = True
     allow_insecure: bool = False
     max_connection_age: timedelta | None = None
+    renew: bool = True
+    max_payload_octets: int = 1 << 16
 
     def __post_init__(self) -> None:
         if isinstance(self.peers, str):
@@ -59,6 +65,8 @@ class AttestationPolicy:
             raise ApiMisuseError("a passport needs a Verifier to believe: pass verifiers=[…]")
         if self.model == "svid_only" and self.proof_key == "separate":
             raise ApiMisuseError("svid_only asks for no proof, so it cannot ask for its key")
+        if not 0 < self.max_payload_octets <= MAX_PROOF_OCTETS:
+            raise ApiMisuseError(f"max_payload_octets is 1 to {MAX_PROOF_OCTETS}")
 
     def peer_policy(self, own_verifier: str) -> PeerPolicy:
         """Return the mesh's form of it; `own_verifier` names this side's background check."""
@@ -80,12 +88,19 @@ class AttestationPolicy:
             )
         )
 
-    def demand(self, model: Model | None = None, **limits: object) -> RequestParameters | None:
+    def demand(
+        self,
+        model: Model | None = None,
+        *,
+        encodings: Sequence[str] = (),
+        takes_references: bool = False,
+    ) -> RequestParameters | None:
         """Return what to ask the peer for, or None where its SVID is enough.
 
         Args:
             model: ask for this one only.
-            limits: further fields of `RequestParameters`.
+            encodings: compressions that this side undoes.
+            takes_references: whether this side fetches payloads.
         """
         if self.model == "svid_only":
             return None
@@ -97,5 +112,7 @@ class AttestationPolicy:
         return RequestParameters(
             models=(model,) if model is not None else models,
             verifiers=tuple(verifier.name for verifier in self.verifiers),
-            **limits,  # type: ignore[arg-type]  # names and types are the dataclass's own
+            max_proof_octets=self.max_payload_octets,
+            encodings=encodings,
+            takes_references=takes_references,
         )

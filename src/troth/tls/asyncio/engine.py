@@ -3,8 +3,10 @@
 
 Full handshakes only: OpenSSL's session cache is off, no session is ever set, and both ends insist
 on having seen the peer's certificate in this very handshake, which a resumed handshake never
-shows. pyOpenSSL has no call that stops an OpenSSL server from sending tickets; a ticket that
-arrives is dropped unread, and one that a foreign client returns finds no session to resume.
+shows. pyOpenSSL has no call that stops an OpenSSL server from sending tickets: it sends two, which
+name sessions that it has not kept. A client of ours drops them unread; one that a foreign client
+returns finds no session to resume. Early data would need a session too, and OpenSSL refuses it
+unless a server asks for it, which this one never does.
 """
 
 from __future__ import annotations

@@ -7,31 +7,31 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
 
 from troth.clock import Clock, SystemClock
+from troth.errors import ApiMisuseError, ConfigurationError
 from troth.formats.exported_authenticator import Role
 from troth.identity.spiffe_id import SpiffeId, TrustDomain
+from troth.identity.trust_bundle import TrustBundle
 from troth.tls.asyncio.connection import AttestedConnection, ConnectionOptions
-from troth.tls.asyncio.engine import TlsContext
+from troth.tls.asyncio.contexts import TlsContexts
+from troth.tls.asyncio.server import MAX_UNOPENED, AttestedServer
 from troth.tls.core.exchange import Timeouts
-from troth.tls.core.profile import EXPAT_03
-from troth.tls.credentials import Credentials
-from troth.tls.judge import AttestedPeer, BackgroundCheck, Judge, ReferenceResolver
+from troth.tls.credentials import CredentialsSource, current
+from troth.tls.judge import BackgroundCheck, Judge
+from troth.tls.payload import PayloadUploader, ReferenceResolver
+from troth.tls.peer import AttestedPeer
 from troth.tls.policy import AttestationPolicy
+from troth.tls.prover import Prover
 
 __all__ = [
-    "AttestedServer",
     "AttestedStream",
+    "LapseCallback",
+    "connect",
     "connection_options",
     "open_connection",
     "start_server",
 ]
-
-
-def _domain(pattern: str) -> TrustDomain:
-    return SpiffeId.decode(pattern.removesuffix("/*")).trust_domain
-
 
 LapseCallback = Callable[["AttestedStream", str], None]
 
@@ -62,6 +62,7 @@ class AttestedStream:
 
         Raises:
             AttestationRefusedError: the proof was refused or did not come; the connection is closed.
+            UnavailableError: there was no decision, and the policy keeps the connection.
         """
         return await self.connection.reattest()
 
@@ -72,50 +73,58 @@ class AttestedStream:
 def connection_options(
     role: Role,
     *,
-    credentials: Credentials,
+    credentials: CredentialsSource,
     policy: AttestationPolicy,
     verifier: BackgroundCheck | None = None,
     resolver: ReferenceResolver | None = None,
+    uploader: PayloadUploader | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock | None = None,
 ) -> ConnectionOptions:
-    """Return what many connections of one kind share.
+    """Return what many connections of one kind share. Args are those of `open_connection`.
 
     Raises:
         ApiMisuseError: no authority is known for any trust domain that the policy names.
+        ConfigurationError: the policy wants background checks and there is no Verifier.
     """
-    domains = {credentials.svid.spiffe_id.trust_domain}
-    domains |= {_domain(pattern) for pattern in policy.peers}
-    authorities = [
-        authority
-        for domain in sorted(domains, key=str)
-        for bundle in [credentials.bundles.bundle(domain)]
-        if bundle is not None
-        for authority in bundle.x509_authorities
-    ]
+    if policy.model in ("background_check", "any") and verifier is None:
+        raise ConfigurationError(
+            source="verifier", accepted=f"a Verifier of this side's, for the model {policy.model!r}"
+        )
+    domains = [_domain(pattern) for pattern in policy.peers]
+    bundles = _CurrentBundles(credentials)
     return ConnectionOptions(
-        context=TlsContext(
-            role=role,
-            chain=credentials.svid.chain,
-            private_key=credentials.svid.private_key,
-            authorities=authorities,
-            alpn=EXPAT_03.alpn,
-        ),
-        credentials=credentials,
-        judge=Judge(policy, credentials.bundles, verifier=verifier, resolver=resolver),
+        contexts=TlsContexts(role, credentials, domains),
+        judge=Judge(policy, bundles, verifier=verifier, resolver=resolver),
+        prover=Prover(credentials, uploader=uploader),
         timeouts=timeouts or Timeouts(),
         clock=clock or SystemClock(),
     )
+
+
+def _domain(pattern: str) -> TrustDomain:
+    return SpiffeId.decode(pattern.removesuffix("/*")).trust_domain
+
+
+class _CurrentBundles:
+    """The bundles of the newest credentials."""
+
+    def __init__(self, credentials: CredentialsSource) -> None:
+        self._credentials = credentials
+
+    def bundle(self, trust_domain: TrustDomain) -> TrustBundle | None:
+        return current(self._credentials).bundles.bundle(trust_domain)
 
 
 async def open_connection(
     host: str,
     port: int,
     *,
-    credentials: Credentials,
+    credentials: CredentialsSource,
     policy: AttestationPolicy,
     verifier: BackgroundCheck | None = None,
     resolver: ReferenceResolver | None = None,
+    uploader: PayloadUploader | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock | None = None,
     on_lapse: LapseCallback | None = None,
@@ -126,18 +135,20 @@ async def open_connection(
     Args:
         host: where to connect to; the peer is recognised by its SPIFFE ID, not by this name.
         port: TCP port.
-        credentials: what this side shows.
+        credentials: what this side shows, or a call that gives the newest.
         policy: what the server must show.
         verifier: this side's Verifier, for background checks.
         resolver: fetches payloads that the peer sends by reference.
+        uploader: stores this side's payloads where peers that take references can fetch them.
         timeouts: of the exchange.
         clock: time.
-        on_lapse: called with the reason when the connection ends for the peer's state.
+        on_lapse: called with the reason when the open connection is ended by a decision.
         limit: size of the reader's buffer, as asyncio's.
 
     Raises:
         AttestationRefusedError: one of the two decisions was no, or there was none in time.
         ChainError, PeerError: TLS failed.
+        ConfigurationError, ApiMisuseError: the arguments do not fit each other.
         OSError: there is no connection to `host`.
     """
     options = connection_options(
@@ -146,56 +157,36 @@ async def open_connection(
         policy=policy,
         verifier=verifier,
         resolver=resolver,
+        uploader=uploader,
         timeouts=timeouts,
         clock=clock,
     )
-    holder = _StreamHolder(limit=limit, on_lapse=on_lapse)
+    return await connect(host, port, options, on_lapse=on_lapse, limit=limit)
+
+
+async def connect(
+    host: str,
+    port: int,
+    options: ConnectionOptions,
+    *,
+    on_lapse: LapseCallback | None = None,
+    limit: int = 1 << 16,
+) -> AttestedStream:
+    """Connect with options that were made before; a client that connects often saves their cost."""
     loop = asyncio.get_running_loop()
     transport, connection = await loop.create_connection(
-        lambda: AttestedConnection(options, holder.protocol, on_lapse=holder.lapsed), host, port
+        lambda: AttestedConnection(
+            options, lambda _: _StreamProtocol(limit), on_lapse=_stream_callback(on_lapse)
+        ),
+        host,
+        port,
     )
     try:
         await asyncio.shield(connection.opened)
-    except BaseException:
-        transport.close()
+    except asyncio.CancelledError:
+        transport.abort()
         raise
-    return holder.stream(connection)
-
-
-class AttestedServer:
-    """A listening server. Use as `async with`, or `close()` and `wait_closed()`."""
-
-    def __init__(self, server: asyncio.Server, connections: set[AttestedConnection]) -> None:
-        self._server = server
-        self._connections = connections
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of every listening socket."""
-        return [sock.getsockname()[:2] for sock in self._server.sockets]
-
-    async def serve_forever(self) -> None:
-        """Serve until cancelled."""
-        await self._server.serve_forever()
-
-    def close(self) -> None:
-        """Stop listening and close every connection."""
-        self._server.close()
-        for connection in list(self._connections):
-            connection.close()
-
-    async def wait_closed(self) -> None:
-        """Wait until nothing is left."""
-        await self._server.wait_closed()
-        for connection in list(self._connections):
-            await connection.wait_closed()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-        await self.wait_closed()
+    return _stream(connection)
 
 
 async def start_server(
@@ -203,18 +194,22 @@ async def start_server(
     host: str | None = None,
     port: int = 0,
     *,
-    credentials: Credentials,
+    credentials: CredentialsSource,
     policy: AttestationPolicy,
     verifier: BackgroundCheck | None = None,
     resolver: ReferenceResolver | None = None,
+    uploader: PayloadUploader | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock | None = None,
     on_lapse: LapseCallback | None = None,
     limit: int = 1 << 16,
+    max_unopened: int = MAX_UNOPENED,
 ) -> AttestedServer:
     """Listen, and call `client_connected` for each client that was accepted and accepted us.
 
-    Args are those of `open_connection`; `policy` is what clients must show.
+    Args are those of `open_connection`; `policy` is what clients must show. An error in
+    `client_connected` goes to the log; its connection is closed when it returns.
+    `max_unopened` bounds the connections that have not got that far.
     """
     options = connection_options(
         Role.SERVER,
@@ -222,15 +217,13 @@ async def start_server(
         policy=policy,
         verifier=verifier,
         resolver=resolver,
+        uploader=uploader,
         timeouts=timeouts,
         clock=clock,
     )
-    loop = asyncio.get_running_loop()
-    connections: set[AttestedConnection] = set()
-    tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(connection: AttestedConnection, holder: _StreamHolder) -> None:
-        stream = holder.stream(connection)
+    async def handle(connection: AttestedConnection) -> None:
+        stream = _stream(connection)
         try:
             outcome = client_connected(stream)
             if inspect.isawaitable(outcome):
@@ -243,66 +236,44 @@ async def start_server(
             if not stream.writer.is_closing():
                 stream.writer.close()
 
-    def accept() -> AttestedConnection:
-        holder = _StreamHolder(limit=limit, on_lapse=on_lapse)
-        connection = AttestedConnection(options, holder.protocol, on_lapse=holder.lapsed)
-        connections.add(connection)
-        connection.closed.add_done_callback(lambda _: connections.discard(connection))
-
-        def opened(outcome: asyncio.Future[AttestedPeer]) -> None:
-            if outcome.cancelled() or outcome.exception() is not None:
-                return
-            task = loop.create_task(serve(connection, holder))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-        connection.opened.add_done_callback(opened)
-        return connection
-
-    server = await loop.create_server(accept, host, port)
-    return AttestedServer(server, connections)
+    server = AttestedServer(
+        options,
+        lambda _: _StreamProtocol(limit),
+        run=handle,
+        on_lapse=_stream_callback(on_lapse),
+        max_unopened=max_unopened,
+    )
+    await server.listen(host, port)
+    return server
 
 
-class _StreamHolder:
-    """Makes the reader and writer at the moment the connection opens."""
+class _StreamProtocol(asyncio.StreamReaderProtocol):
+    """asyncio's stream protocol, which keeps the pair of streams that it was made for."""
 
-    def __init__(self, *, limit: int, on_lapse: LapseCallback | None) -> None:
-        self._limit = limit
-        self._on_lapse = on_lapse
-        self._reader: asyncio.StreamReader | None = None
-        self._protocol: _WriterProtocol | None = None
-        self._stream: AttestedStream | None = None
-
-    def protocol(self, connection: AttestedConnection) -> asyncio.Protocol:
-        del connection
-        loop = asyncio.get_running_loop()
-        self._reader = asyncio.StreamReader(limit=self._limit, loop=loop)
-        self._protocol = _WriterProtocol(self._reader, loop)
-        return self._protocol
-
-    def stream(self, connection: AttestedConnection) -> AttestedStream:
-        if self._stream is not None:
-            return self._stream
-        reader, protocol = self._reader, self._protocol
-        if reader is None or protocol is None or protocol.made is None:  # pragma: no cover
-            raise RuntimeError("the connection is not open")
-        writer = asyncio.StreamWriter(protocol.made, protocol, reader, asyncio.get_running_loop())
-        self._stream = AttestedStream(reader, writer, connection)
-        return self._stream
-
-    def lapsed(self, connection: AttestedConnection, why: str) -> None:
-        if self._on_lapse is not None and self._reader is not None:
-            self._on_lapse(self.stream(connection), why)
-
-
-class _WriterProtocol(asyncio.StreamReaderProtocol):
-    """asyncio's stream protocol, which also remembers its transport."""
-
-    def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(reader, loop=loop)
-        self.made: asyncio.Transport | None = None
+    def __init__(self, limit: int) -> None:
+        self._loop_used = asyncio.get_running_loop()
+        self.reader = asyncio.StreamReader(limit=limit, loop=self._loop_used)
+        self.stream: AttestedStream | None = None
+        super().__init__(self.reader, loop=self._loop_used)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if isinstance(transport, asyncio.Transport):
-            self.made = transport
+            writer = asyncio.StreamWriter(transport, self, self.reader, self._loop_used)
+            connection = transport.get_extra_info("troth_connection")
+            self.stream = AttestedStream(self.reader, writer, connection)
+
+
+def _stream(connection: AttestedConnection) -> AttestedStream:
+    protocol = connection.application
+    if not isinstance(protocol, _StreamProtocol) or protocol.stream is None:
+        raise ApiMisuseError("this connection was not opened for streams")
+    return protocol.stream
+
+
+def _stream_callback(
+    on_lapse: LapseCallback | None,
+) -> Callable[[AttestedConnection, str], None] | None:
+    if on_lapse is None:
+        return None
+    return lambda connection, why: on_lapse(_stream(connection), why)

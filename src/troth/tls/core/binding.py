@@ -20,8 +20,12 @@ __all__ = ["BindingKind", "ChannelBinding", "PendingProof", "Proof", "Request"]
 
 
 class BindingKind(Enum):
-    """What a proof is tied to; ARCHITECTURE.md says what each is worth."""
+    """What a proof is tied to; docs/explanation/security.md says what each is worth.
 
+    NONE: nothing was proved but the SVID. CREDENTIAL: a result was issued for the SVID's key.
+    """
+
+    NONE = "none"
     CREDENTIAL = "credential"
     KEY = "key"
     SESSION = "session"
@@ -86,6 +90,7 @@ class ChannelBinding(Protocol):
     Attributes:
         kind: what the proofs are worth.
         role: this end of the channel.
+        max_payload_octets: the longest attestation payload that a proof can hold.
     """
 
     @property
@@ -96,6 +101,11 @@ class ChannelBinding(Protocol):
     @property
     def role(self) -> Role:
         """This end of the channel."""
+        ...
+
+    @property
+    def max_payload_octets(self) -> int:
+        """The longest attestation payload that a proof can hold."""
         ...
 
     def make_request(self, context: bytes, parameters: RequestParameters) -> Request:

@@ -60,6 +60,7 @@ __all__ = ["MAX_OWN_CERTIFICATES", "NONCE_OCTETS", "PROFILE", "CertificateBindin
 PROFILE = "troth/gate-1"
 NONCE_OCTETS = 32
 MAX_OWN_CERTIFICATES = 4
+MAX_PAYLOAD_OCTETS = 1 << 17
 
 _DIGEST_OCTETS = 32
 _AAD = b"troth gate proof"
@@ -113,6 +114,11 @@ class CertificateBinding:
     def role(self) -> Role:
         """This end of the connection."""
         return self._role
+
+    @property
+    def max_payload_octets(self) -> int:
+        """Leaves room for the chain."""
+        return MAX_PAYLOAD_OCTETS
 
     def see_peer(self, digest: bytes) -> None:
         """Tell which certificate the peer showed, once TLS has said so.

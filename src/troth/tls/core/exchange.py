@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 CONTEXT_OCTETS = 32
+MIN_CONTEXT_OCTETS = 16
+MAX_CONTEXT_OCTETS = 255
 # A request costs its receiver a proof. A peer may ask this often at once, then this often.
 ROUND_BURST = 16
 ROUNDS_PER_SECOND = 1.0
@@ -61,14 +63,17 @@ class Timeouts:
     """How long each kind of waiting may last, in seconds.
 
     Attributes:
-        peer: for the peer's next message.
-        prove: for this side's own proof.
+        peer: for the peer's next message, before the connection is open.
+        prove: for this side's own proof, likewise.
         appraise: for this side's own decision, a remote Verifier included.
+        renewal: for the peer's proof while bytes flow. It is longer, because an application at
+            the other end that does not read for a while must not lose its connection for it.
     """
 
     peer: float = 10.0
     prove: float = 10.0
     appraise: float = 10.0
+    renewal: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +201,24 @@ class Exchange:
         return self.ask(now)
 
     def ask(
-        self, now: float, demand: RequestParameters | None = None, context: bytes | None = None
+        self,
+        now: float,
+        demand: RequestParameters | None = None,
+        context: bytes | None = None,
+        within: float | None = None,
     ) -> list[Event]:
         """Ask the peer for proof: at the start, again later, or after a proof that was not enough.
 
         Args:
             now: monotonic reading.
             demand: other parameters for this and later rounds.
-            context: a nonce of the Verifier's choice in place of a fresh random context.
+            context: a nonce of the Verifier's choice in place of a fresh random context; 16 to 255
+                unpredictable octets.
+            within: seconds that the answer may take; by default as `Timeouts` says.
 
         Raises:
-            ApiMisuseError: nothing may be asked in this state, or the context was used before.
+            ApiMisuseError: nothing may be asked in this state, or the context is of another size
+                or was used before.
         """
         if demand is not None:
             self._demand = demand
@@ -217,6 +229,8 @@ class Exchange:
         if self._asked_round + 1 >= MAX_ROUNDS:
             return self._end(Verdict.REFUSED, "the connection has used up its rounds", tell=True)
         chosen = self._random(CONTEXT_OCTETS) if context is None else context
+        if not MIN_CONTEXT_OCTETS <= len(chosen) <= MAX_CONTEXT_OCTETS:
+            raise ApiMisuseError(f"a context has 16 to 255 octets, not {len(chosen)}")
         if chosen in self._contexts:
             raise ApiMisuseError("this context was used on this connection before")
         self._move_relying_party(RelyingPartyInput.ASK)
@@ -224,8 +238,14 @@ class Exchange:
         self._asked = self._binding.make_request(chosen, self._demand)
         self._asked_round += 1
         self._send(MessageKind.REQUEST, self._asked_round, self._asked.raw)
-        self._relying_party_deadline = now + self._timeouts.peer
+        again = self._relying_party is RelyingPartyState.ASKED_AGAIN
+        usual = self._timeouts.renewal if again else self._timeouts.peer
+        self._relying_party_deadline = now + (usual if within is None else within)
         return []
+
+    def awaits(self, round_: int) -> bool:
+        """Say whether `decide` about this round would still count."""
+        return self._ended is None and round_ == self._asked_round
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take one message from the peer. Whatever is wrong with it ends the exchange."""
@@ -254,7 +274,8 @@ class Exchange:
             return []
         self._move_attester(AttesterInput.PROOF_MADE)
         self._send(MessageKind.PROOF, round_, proof)
-        self._attester_deadline = now + self._timeouts.peer + self._timeouts.appraise
+        if self._attester is AttesterState.PROVED:
+            self._attester_deadline = now + self._timeouts.peer + self._timeouts.appraise
         return []
 
     def decline(self, round_: int, request: Request, why: str) -> list[Event]:
@@ -267,7 +288,7 @@ class Exchange:
 
     def decide(self, round_: int, verdict: Verdict, why: str = "") -> list[Event]:
         """Answer `Appraise` or `DecideIdentity` (round -1). A late answer is dropped."""
-        if self._ended is not None or round_ != self._asked_round:
+        if not self.awaits(round_):
             return []
         if verdict is not Verdict.ACCEPTED:
             return self._end(verdict, why or "refused by this side's policy", tell=True)
@@ -316,7 +337,8 @@ class Exchange:
         self._move_attester(AttesterInput.REQUEST)
         self._contexts.add(request.context)
         self._proving_round = message.round
-        self._attester_deadline = now + self._timeouts.prove
+        if self._attester is AttesterState.PROVING:
+            self._attester_deadline = now + self._timeouts.prove
         return [Prove(message.round, request)]
 
     def _on_proof(self, message: Message, now: float) -> list[Event]:

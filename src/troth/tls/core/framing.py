@@ -45,16 +45,18 @@ class Frame:
     payload: bytes = field(repr=False, default=b"")
 
 
-def encode_frames(kind: FrameKind, payload: bytes = b"") -> Iterator[bytes]:
+def encode_frames(
+    kind: FrameKind, payload: bytes | bytearray | memoryview = b""
+) -> Iterator[bytes]:
     """Return the frames for `payload`: a whole message, some application bytes, or the end."""
     if kind is FrameKind.END_OF_STREAM:
         yield bytes([kind, 0, 0, 0])
         return
     piece = FrameKind.EXCHANGE if kind is FrameKind.EXCHANGE_END else kind
-    view = memoryview(payload)
-    for begin in range(0, max(len(payload), 1), MAX_FRAME_OCTETS):
+    view = memoryview(payload).cast("B")
+    for begin in range(0, len(view), MAX_FRAME_OCTETS):
         part = view[begin : begin + MAX_FRAME_OCTETS]
-        last = begin + len(part) >= len(payload)
+        last = begin + len(part) >= len(view)
         yield bytes([kind if last else piece]) + len(part).to_bytes(3, "big") + part
 
 
@@ -77,7 +79,7 @@ class FrameReader:
         """Take octets, return the frames that are complete.
 
         Raises:
-            DecodeError: unknown kind, or application data after its end.
+            DecodeError: unknown kind, an empty frame, or application data after its end.
             LimitExceededError: a frame or message is longer than allowed.
         """
         self._buffer += data
@@ -102,6 +104,9 @@ class FrameReader:
         except ValueError as exc:
             raise DecodeError(f"unknown kind {code}", format=_FORMAT) from exc
         limit = 0 if kind is FrameKind.END_OF_STREAM else MAX_FRAME_OCTETS
+        if size == 0 and kind is not FrameKind.END_OF_STREAM:
+            # Nobody needs one, and a stream of them would cost us more than its sender.
+            raise DecodeError(f"an empty {kind.name}", format=_FORMAT)
         if size > limit:
             raise LimitExceededError(format=_FORMAT, limit=f"octets of {kind.name}", value=limit)
         return kind
@@ -114,8 +119,6 @@ class FrameReader:
                 )
             self._message += payload
             if kind is FrameKind.EXCHANGE:
-                if not payload:
-                    raise DecodeError("an empty piece of a message", format=_FORMAT)
                 return None
             whole, self._message = bytes(self._message), bytearray()
             return Frame(FrameKind.EXCHANGE_END, whole)

@@ -42,6 +42,8 @@ _SCHEMES = {
 }
 _ENCODINGS = {1: "deflate", 2: "reference"}
 _ENCODING_CODES = {name: code for code, name in _ENCODINGS.items()}
+# The extensions of an entry share a vector of 65,535 octets: 4 for the header, 1 for the encoding.
+MAX_PAYLOAD_OCTETS = (1 << 16) - 1 - 4 - 1
 _HASH_OCTETS = {"sha256": 32, "sha384": 48}
 
 Exporter = Callable[[str, bytes, int], bytes]
@@ -81,6 +83,11 @@ class SessionBinding:
     def role(self) -> Role:
         """This end of the connection."""
         return self._role
+
+    @property
+    def max_payload_octets(self) -> int:
+        """What is left of a TLS extension block beside its own headers."""
+        return MAX_PAYLOAD_OCTETS
 
     def make_request(self, context: bytes, parameters: RequestParameters) -> Request:
         """Make this side's request; an empty cmw_attestation asks for attestation."""
@@ -198,7 +205,7 @@ class SessionBinding:
         encoded = answer.extensions.get(self._profile.encoded_extension, b"")
         if plain and encoded:
             raise PeerError("two attestation payloads in one authenticator")
-        if len(plain) > request.parameters.max_proof_octets:
+        if max(len(plain), len(encoded) - 1) > request.parameters.max_proof_octets:
             raise PeerError("the attestation payload is larger than we announced")
         encoding = ""
         if encoded:

@@ -14,7 +14,8 @@ once. Application bytes flow, in either direction, only while both parts are in 
 `flowing`: then this side has accepted the peer, and knows that the peer has accepted it.
 
 Re-attestation walks the second half of each machine: bytes keep flowing while it runs, and a
-refusal or silence ends the connection. Every (state, input) pair that the tables do not hold is a
+refusal ends the connection. So does silence towards the side that asked; towards the side that
+proves, silence ends nothing, since the peer's last decision about it stands. Every (state, input) pair that the tables do not hold is a
 protocol error and ends it too. ENDED is final.
 
 The diagram in docs/explanation/exchange.md is drawn from these tables.
@@ -137,11 +138,9 @@ ATTESTER_TABLE: Mapping[tuple[AttesterState, AttesterInput], AttesterState] = Ma
         (_A.PROVING_AGAIN, _AI.PROOF_MADE): _A.PROVED_AGAIN,
         (_A.PROVING_AGAIN, _AI.DECLINE): _A.ENDED,
         (_A.PROVING_AGAIN, _AI.PEER_REFUSES): _A.ENDED,
-        (_A.PROVING_AGAIN, _AI.TIMEOUT): _A.ENDED,
         (_A.PROVED_AGAIN, _AI.PEER_ACCEPTS): _A.CONFIRMED,
         (_A.PROVED_AGAIN, _AI.PEER_REFUSES): _A.ENDED,
         (_A.PROVED_AGAIN, _AI.REQUEST): _A.PROVING_AGAIN,
-        (_A.PROVED_AGAIN, _AI.TIMEOUT): _A.ENDED,
     }
 )
 
