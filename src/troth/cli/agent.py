@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from troth.control_plane.gate import MODULE_PATH
 from troth.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from troth.control_plane.agent.agent_gate import AgentGate
     from troth.control_plane.agent.config import AgentConfig
     from troth.control_plane.agent.ports import Membership
     from troth.evidence.attester import Attester
@@ -100,20 +103,51 @@ async def _serve(config: AgentConfig, path: Path) -> None:
         trust_bundle=_read(config.server.trust_bundle, path, "server.trust_bundle").decode(),
         server_id=config.server.spiffe_id,
     )
-    try:
-        async with XdsServer(
-            socket=Path(config.envoy.xds_socket), descriptors=EnvoyDescriptors.load(binary)
-        ) as proxy:
-            await NodeAgent(
-                config,
-                server=server,
-                proxy=proxy,
-                attester=_attester(config, path),
-                verifier_keys=_verifier_keys(config, path),
-                on_joined=joined,
-            ).run()
-    finally:
-        await server.close()
+    attester = _attester(config, path)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(server.close)
+        gate = _gate(config, path, attester)
+        if gate is not None:
+            await stack.enter_async_context(gate.service)
+        proxy = await stack.enter_async_context(
+            XdsServer(
+                socket=Path(config.envoy.xds_socket), descriptors=EnvoyDescriptors.load(binary)
+            )
+        )
+        await NodeAgent(
+            config,
+            server=server,
+            proxy=proxy,
+            attester=attester,
+            verifier_keys=_verifier_keys(config, path),
+            gate=gate,
+            on_joined=joined,
+        ).run()
+
+
+def _gate(config: AgentConfig, path: Path, attester: Attester) -> AgentGate | None:
+    from troth.control_plane.agent.agent_gate import AgentGate  # noqa: PLC0415
+
+    if config.gate is None:
+        for name, rules in (("clients", config.clients), ("servers", config.servers)):
+            for number, rule in enumerate(rules):
+                if rule.needs_gate:
+                    raise ConfigurationError(
+                        source=str(path),
+                        key=f"{name}[{number}].model",
+                        value=rule.model,
+                        accepted="passport or svid_only; the others need a [gate]",
+                    )
+        return None
+    module = Path(config.gate.module) if config.gate.module else MODULE_PATH
+    if not module.is_file():
+        raise ConfigurationError(
+            source=str(path),
+            key="gate.module",
+            value=str(module),
+            accepted="the compiled module; from a checkout, `make gate` builds it",
+        )
+    return AgentGate(config, config.gate, attester=attester)
 
 
 def _attester(config: AgentConfig, path: Path) -> Attester:

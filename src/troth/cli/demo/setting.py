@@ -35,8 +35,9 @@ class NodeSetting:
 class Setting:
     """A directory with everything the demo's processes are told."""
 
-    def __init__(self, directory: Path, ports: PortReservation) -> None:
+    def __init__(self, directory: Path, ports: PortReservation, *, gated: bool = False) -> None:
         self.directory = directory
+        self.gated = gated
         self.platforms = Platforms.create(os.urandom)
         self.devices = self.platforms.write_devices(directory)
         self.corims = self.platforms.write_corims(directory)
@@ -117,6 +118,7 @@ admin_socket = {_text(str(self.directory / f"{name}.adm"))}
 bootstrap = {_text(str(setting.bootstrap))}
 access_log = {_text(str(setting.access_log))}
 
+{self._gate(name)}
 [[inbound]]
 name = "web"
 protocol = "http"
@@ -150,6 +152,13 @@ name = {_text(VERIFIER)}
 """
         )
         return setting
+
+    def _gate(self, name: str) -> str:
+        if not self.gated:
+            return ""
+        return f"""[gate]
+socket = {_text(str(self.directory / f"{name}.gate"))}
+"""
 
 
 def _spiffe_id(name: str) -> str:

@@ -76,6 +76,7 @@ class EnvoySection(_Section, frozen=True, kw_only=True):
         admin_socket: Unix socket for Envoy's own admin interface, written into the bootstrap.
         bootstrap: file that the agent writes for Envoy's `--config-path`; empty for none.
         access_log: file that Envoy writes one JSON line per request or connection to.
+        access_log_interval_seconds: also a line about each open connection this often; 0 for none.
         binary: Envoy binary whose descriptors are used; empty for the installed one.
     """
 
@@ -83,6 +84,7 @@ class EnvoySection(_Section, frozen=True, kw_only=True):
     admin_socket: str = ""
     bootstrap: str = ""
     access_log: str = ""
+    access_log_interval_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0
     binary: str = ""
 
 
@@ -142,6 +144,7 @@ class RuleSection(_Section, frozen=True, kw_only=True):
 
     Attributes:
         peers: SPIFFE IDs, or "spiffe://TRUST-DOMAIN/*" for all of a trust domain.
+        services: names of the services that the rule is about; none for all. Needs the gate.
         model: "passport" wants an Attestation Result; "svid_only" wants identity alone;
             "background_check" wants fresh Evidence, appraised by the server's Verifier, and "any"
             a passport or, where that is not enough, a background check. Those two need the gate.
@@ -155,6 +158,7 @@ class RuleSection(_Section, frozen=True, kw_only=True):
     """
 
     peers: list[str]
+    services: list[Name] = []
     model: Literal["passport", "background_check", "any", "svid_only"] = "passport"
     min_tier: Literal["registered", "identified", "measured", "confidential"] = "measured"
     max_age_seconds: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -167,7 +171,7 @@ class RuleSection(_Section, frozen=True, kw_only=True):
     @property
     def needs_gate(self) -> bool:
         """Whether only the gate can ask for what this rule wants."""
-        return self.model in ("background_check", "any")
+        return bool(self.services) or self.model in ("background_check", "any")
 
     def chain_rule(self) -> PeerRule:
         """Return who gets a filter chain where the gate then decides on every connection."""

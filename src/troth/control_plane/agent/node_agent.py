@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from troth.clock import Clock, SystemClock
-from troth.control_plane.agent.config import AgentConfig
+from troth.control_plane.agent.agent_gate import AgentGate
+from troth.control_plane.agent.config import AgentConfig, RuleSection
 from troth.control_plane.agent.peers import JudgedPeer, PeerTable
 from troth.control_plane.agent.ports import Membership, MeshProxy, MeshServer
 from troth.control_plane.agent.wish import describe
@@ -59,6 +60,7 @@ class NodeAgent:
         proxy: MeshProxy,
         attester: Attester,
         verifier_keys: dict[str, Sequence[VerificationKey]] | None = None,
+        gate: AgentGate | None = None,
         clock: Clock | None = None,
         on_joined: Callable[[Membership], None] | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class NodeAgent:
             proxy: this node's proxy.
             attester: makes this node's Evidence.
             verifier_keys: result keys from files, by the Verifier's name.
+            gate: the gate's side, where the configuration has a gate; its service is started.
             clock: time.
             on_joined: told once, after the first join.
         """
@@ -77,6 +80,7 @@ class NodeAgent:
         self._server = server
         self._proxy = proxy
         self._attester = attester
+        self._gate = gate
         self._verifier_keys = dict(verifier_keys or {})
         self._clock = clock or SystemClock()
         self._on_joined = on_joined
@@ -148,13 +152,15 @@ class NodeAgent:
         if self._table is None:
             self._table = PeerTable(
                 own_node_id=membership.node_id,
-                clients=PeerPolicy(rules=tuple(s.rule() for s in self._config.clients)),
-                servers=PeerPolicy(rules=tuple(s.rule() for s in self._config.servers)),
+                clients=self._policy(self._config.clients),
+                servers=self._policy(self._config.servers),
             )
         self._table.own_node_id = membership.node_id
         self._table.verifiers = [
             TrustedVerifier(name=name, keys=keys) for name, keys in self._verifier_keys.items()
         ]
+        if self._gate is not None:
+            self._gate.adopt(membership, self._table.verifiers)
         _log.info(
             "member",
             node_id=membership.node_id,
@@ -162,6 +168,12 @@ class NodeAgent:
             expires=membership.expires.isoformat(),
         )
         self._changed.set()
+
+    def _policy(self, rules: Sequence[RuleSection]) -> PeerPolicy:
+        # Behind the gate a chain is only the way to it: each connection is decided on there.
+        if self._gate is not None:
+            return PeerPolicy(rules=tuple(rule.chain_rule() for rule in rules))
+        return PeerPolicy(rules=tuple(rule.rule() for rule in rules))
 
     async def _renew(self) -> None:
         retry = _FIRST_RETRY_SECONDS
@@ -176,6 +188,8 @@ class NodeAgent:
                 _log.warning("renewal failed", why=str(exc), retry_in_seconds=round(wait, 1))
             except AuthorizationError as exc:
                 self._membership = None
+                if self._gate is not None:
+                    self._gate.withdraw()
                 self._changed.set()
                 wait = _spread(_REFUSED_RETRY_SECONDS)
                 _log.error("no longer a member", why=str(exc), what_to_do=exc.remedy)
@@ -217,7 +231,7 @@ class NodeAgent:
             sequence = self._table.sequence if self._table else -1
             judged = self._table.judge(now=now) if self._table else []
             resources, wake = self._resources(judged, now)
-            applying = asyncio.create_task(self._apply(resources, sequence))
+            applying = asyncio.create_task(self._apply(resources, sequence, judged))
             try:
                 await self._wait_for_change(wake)
             finally:
@@ -225,7 +239,10 @@ class NodeAgent:
                 applying.cancel()
                 await asyncio.wait({applying})
 
-    async def _apply(self, resources: MeshResources, sequence: int) -> None:
+    async def _apply(
+        self, resources: MeshResources, sequence: int, judged: Sequence[JudgedPeer]
+    ) -> None:
+        settling = asyncio.create_task(self._settle_gate(judged, heard=sequence >= 0))
         try:
             await self._proxy.apply(resources, timeout_seconds=_APPLY_SECONDS)
         except UnavailableError as exc:
@@ -233,11 +250,18 @@ class NodeAgent:
         except TrothError as exc:
             _log.error("the proxy refuses its configuration", why=str(exc))
         else:
-            self._settled = True
-            await self._acknowledge(sequence)
-            return
+            if await settling:
+                self._settled = True
+                await self._acknowledge(sequence)
+                return
+            _log.warning("a gate has not acknowledged the end of every connection")
         await asyncio.sleep(_APPLY_RETRY_SECONDS)
         self._changed.set()
+
+    async def _settle_gate(self, judged: Sequence[JudgedPeer], *, heard: bool) -> bool:
+        if self._gate is None:
+            return True
+        return await self._gate.settle(judged, heard=heard, now=self._clock.now())
 
     async def _acknowledge(self, sequence: int) -> None:
         if sequence <= self._acknowledged:
@@ -264,6 +288,7 @@ class NodeAgent:
             trust_bundles={str(membership.bundle.trust_domain.id): membership.bundle.encode_pem()},
             peers=judged,
             generations=self._generations(judged, now),
+            gate=self._gate.setting if self._gate is not None else None,
         )
         self._say(wish.description, judged, wish.unreachable)
         moments = [membership.expires, *(at for _, at in self._cuts.values())]
@@ -272,7 +297,12 @@ class NodeAgent:
         return MeshResources.build(wish.description), min(m for m in moments if m > now)
 
     def _generations(self, judged: Sequence[JudgedPeer], now: datetime) -> dict[str, int]:
-        """Return each admitted peer's generation; it grows when its connections have to end."""
+        """Return each admitted peer's generation; it grows when its connections have to end.
+
+        The gate ends each connection at its own deadline, so with it no chain has to be replaced.
+        """
+        if self._gate is not None:
+            return {}
         cuts: dict[str, tuple[int, datetime]] = {}
         for peer in judged:
             if peer.deadline is None:

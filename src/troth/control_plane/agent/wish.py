@@ -11,6 +11,7 @@ from troth.control_plane.agent.peers import JudgedPeer
 from troth.control_plane.envoy.description import (
     Address,
     AdmittedPeer,
+    GateSetting,
     InboundService,
     MeshDescription,
     OutboundService,
@@ -36,6 +37,7 @@ def describe(
     trust_bundles: Mapping[str, bytes],
     peers: Sequence[JudgedPeer],
     generations: Mapping[str, int],
+    gate: GateSetting | None = None,
 ) -> Wish:
     """Return what the proxy should do.
 
@@ -48,6 +50,7 @@ def describe(
         trust_bundles: trust domain ID to CA certificates, PEM.
         peers: the other nodes, judged.
         generations: node id to a number whose change ends that peer's connections once.
+        gate: the gate, or None without one.
     """
     outbound: list[OutboundService] = []
     unreachable: list[str] = []
@@ -70,6 +73,8 @@ def describe(
             inbound=tuple(_inbound(section) for section in config.inbound),
             outbound=tuple(outbound),
             access_log=config.envoy.access_log,
+            log_interval_seconds=config.envoy.access_log_interval_seconds,
+            gate=gate,
         ),
         unreachable=tuple(unreachable),
     )

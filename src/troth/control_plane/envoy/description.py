@@ -235,14 +235,19 @@ class GateSetting:
     permissive: bool = False
 
     def __post_init__(self) -> None:
-        for key, value in (("module", self.module), ("agent_socket", self.agent_socket)):
-            if not value.startswith("/") or any(c.isspace() or c == ";" for c in value):
-                raise ConfigurationError(
-                    source="gate",
-                    key=key,
-                    value=value,
-                    accepted="an absolute path without white space or semicolons",
-                )
+        if not self.module.startswith("/"):
+            raise ConfigurationError(
+                source="gate", key="module", value=self.module, accepted="an absolute path"
+            )
+        socket = self.agent_socket
+        # It stands in the filter's configuration, which is words.
+        if not socket.startswith("/") or any(c.isspace() or c == ";" for c in socket):
+            raise ConfigurationError(
+                source="gate",
+                key="socket",
+                value=socket,
+                accepted="an absolute path without white space or semicolons",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,8 @@ class MeshDescription:
         outbound: peers' applications for local clients.
         access_log: file that Envoy appends access log lines to; "" for none.
         log_certificates: whether the lines carry the peer's whole certificate (about 2 KB each).
+        log_interval_seconds: also write a line about each open TCP connection, and each attested
+            connection to a peer, this often; 0 for one line at its end.
         gate: the gate, or None for a mesh whose binding is `credential`.
 
     Raises:
@@ -270,6 +277,7 @@ class MeshDescription:
     outbound: tuple[OutboundService, ...] = ()
     access_log: str = ""
     log_certificates: bool = True
+    log_interval_seconds: float = 0
     gate: GateSetting | None = None
 
     def __post_init__(self) -> None:

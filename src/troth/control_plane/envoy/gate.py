@@ -52,7 +52,7 @@ def gate_filter(gate: GateSetting, *, role: str, label: str = "") -> dict[str, o
     Args:
         gate: where module and agent are.
         role: "client" or "server".
-        label: given to the agent with each connection: on clients, whom the connection is for.
+        label: given to the agent with each connection: the service that it is for.
     """
     words = [f"agent={gate.agent_socket}", f"role={role}", f"exchange_ms={gate.exchange_ms}"]
     if label:

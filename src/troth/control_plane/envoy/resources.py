@@ -166,7 +166,7 @@ def _inbound_chain(
             grpc_cluster=_grpc_name(service),
             gated=mesh.gate is not None,
         )
-    gate = [gate_filter(mesh.gate, role="server")] if mesh.gate else []
+    gate = [gate_filter(mesh.gate, role="server", label=service.name)] if mesh.gate else []
     return {
         "name": peer.node_id,
         "metadata": _generation(peer),
@@ -202,6 +202,7 @@ def _hop_listener(
             # Without early data the gate could not say the first word.
             "max_early_data_bytes": _EARLY_BYTES,
             "access_log": _log(mesh, service, Direction.OUTBOUND, RecordKind.CONNECTION),
+            **_periodic(mesh),
         },
     }
     return {
@@ -211,7 +212,7 @@ def _hop_listener(
             {
                 "name": peer.node_id,
                 "metadata": _generation(peer),
-                "filters": [gate_filter(gate, role="client", label=peer.spiffe_id), proxy],
+                "filters": [gate_filter(gate, role="client", label=service.name), proxy],
             }
         ],
     }
@@ -333,6 +334,7 @@ def _tcp_proxy(
         "stat_prefix": name,
         "cluster": name,
         "access_log": _log(mesh, service, direction, RecordKind.CONNECTION),
+        **_periodic(mesh),
     }
     if inbound:
         config["max_early_data_bytes"] = _EARLY_BYTES
@@ -341,6 +343,13 @@ def _tcp_proxy(
         # stranger could make it accept connections. The gate starts this filter when it opens.
         config["upstream_connect_mode"] = "ON_DOWNSTREAM_TLS_HANDSHAKE"
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+
+def _periodic(mesh: MeshDescription) -> dict[str, object]:
+    if not mesh.log_interval_seconds:
+        return {}
+    interval = f"{mesh.log_interval_seconds:.3f}s"
+    return {"access_log_options": {"access_log_flush_interval": interval}}
 
 
 def _generation(peer: AdmittedPeer) -> dict[str, object]:
