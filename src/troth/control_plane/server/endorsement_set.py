@@ -16,7 +16,13 @@ from datetime import datetime
 
 from troth.endorsement.endorsements import endorsements_of
 from troth.endorsement.reference_value import ReferenceValue
-from troth.endorsement.repository import EndorsementSnapshot, HeldCorim, Provisioned, Withdrawn
+from troth.endorsement.repository import (
+    EndorsementRepository,
+    EndorsementSnapshot,
+    HeldCorim,
+    Provisioned,
+    Withdrawn,
+)
 from troth.endorsement.store import EndorsementStore
 from troth.endorsement.trust_anchor import TrustAnchor
 from troth.errors import ConflictError, SignatureError
@@ -42,7 +48,20 @@ class EndorsementSet:
         self._registry = registry
         self._keys = tuple(keys)
         self._store = EndorsementStore()
+        # What of the registry is in the store: digests of CoRIMs, and withdrawn parts.
+        self._corims: dict[str, str] = {}
+        self._withdrawn: set[str] = set()
         self.epoch = 0
+
+    @property
+    def repository(self) -> EndorsementRepository:
+        """What is in force, for reading."""
+        return self._store
+
+    def current(self, now: datetime) -> EndorsementRepository:
+        """Return what is in force; this process alone changes it."""
+        del now
+        return self._store
 
     def snapshot(self, now: datetime) -> EndorsementSnapshot:
         """Return the set in force at `now`."""
@@ -68,17 +87,41 @@ class EndorsementSet:
             UnavailableError: the registry cannot be read.
             TrothError: a stored CoRIM is not what was stored, or has become unreadable.
         """
+        # Beside the present set, which stays in use until the new one is whole.
+        new = EndorsementSet(self._registry, keys=self._keys)
+        new.catch_up(now=now)
+        self._store, self.epoch = new._store, new.epoch
+        self._corims, self._withdrawn = new._corims, new._withdrawn
+
+    def catch_up(self, *, now: datetime) -> None:
+        """Take over what others have changed in the registry since, and nothing else.
+
+        Raises:
+            UnavailableError: the registry cannot be read.
+            TrothError: as `load`.
+        """
         epoch = self._registry.epoch
-        store = EndorsementStore()
-        for held in self._registry.corims():
-            if not held.withdrawn:
-                corim = self._decode(held.data, now=held.provisioned_at)
-                store.provision(corim, now=held.provisioned_at, source=held.source)
+        rows = self._registry.corims()
+        for row in rows:
+            if row.withdrawn and row.digest in self._corims:
+                self._forget(self._corims.pop(row.digest), now=now)
+        for row in rows:
+            if not row.withdrawn and row.digest not in self._corims:
+                corim = self._decode(row.data, now=row.provisioned_at)
+                self._store.provision(
+                    corim, now=row.provisioned_at, source=row.source, reinstate=True
+                )
+                self._corims[row.digest] = row.id
         for identifier in self._registry.withdrawn_parts():
-            # What is gone already, with its CoRIM or its tag, cannot be withdrawn once more.
-            with contextlib.suppress(ConflictError):
-                store.withdraw(identifier, now=now)
-        self._store, self.epoch = store, epoch
+            if identifier not in self._withdrawn:
+                self._forget(identifier, now=now)
+                self._withdrawn.add(identifier)
+        self.epoch = epoch
+
+    def _forget(self, identifier: str, *, now: datetime) -> None:
+        # What is gone already, with its CoRIM or its tag, cannot be withdrawn once more.
+        with contextlib.suppress(ConflictError):
+            self._store.withdraw(identifier, now=now)
 
     def provision(self, data: bytes, *, source: str, actor: str, now: datetime) -> Provisioned:
         """Take in a CoRIM, in the registry and in memory.
@@ -117,6 +160,7 @@ class EndorsementSet:
             )
         )
         provisioned = self._store.provision(corim, now=now, source=source)
+        self._corims[digest] = checked.id
         self.epoch = epoch
         return provisioned
 
