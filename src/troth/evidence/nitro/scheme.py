@@ -17,6 +17,7 @@ Source: AWS Nitro Enclaves User Guide, "Verifying the root of trust".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -45,10 +46,13 @@ CHALLENGE_SIZE: Final = 64
 
 VENDOR: Final = "aws"
 
-# COSE_Sign1 with {1: -35} protected and an empty unprotected header, with its tag or without.
-_STARTS: Final = (b"\x84\x44\xa1\x01\x38\x22\xa0", b"\xd2\x84\x44\xa1\x01\x38\x22\xa0")
-_FIRST_CLAIM: Final = b"module_id"
-_WITHIN: Final = 64
+# COSE_Sign1 with {1: -35} protected and an empty unprotected header, with its tag or without, and
+# a payload that begins with a map whose first key is one of the document's.
+_START: Final = re.compile(
+    rb"\xd2?\x84\x44\xa1\x01\x38\x22\xa0(?:\x58.|\x59..)[\xa6-\xa9][\x64-\x6b]"
+    rb"(?:module_id|digest|timestamp|pcrs|certificate|cabundle|public_key|user_data|nonce)",
+    re.DOTALL,
+)
 
 
 class NitroScheme:
@@ -65,7 +69,7 @@ class NitroScheme:
 
     def recognises(self, data: bytes) -> bool:
         """Say whether `data` starts like a COSE_Sign1 with ES384 whose first claim is ours."""
-        return data.startswith(_STARTS) and _FIRST_CLAIM in data[:_WITHIN]
+        return _START.match(data) is not None
 
     def decode(self, data: bytes, *, media_type: str = "") -> NitroEvidence:
         """Decode one document; see `troth.evidence.nitro.document.decode`."""
