@@ -20,17 +20,12 @@ from troth.control_plane.server.common_routes import (
     metrics_route,
 )
 from troth.control_plane.server.context import ServerContext
+from troth.control_plane.server.endorsement_routes import endorsement_routes, operator_of
 from troth.control_plane.server.feed_route import operator_feed
-from troth.control_plane.server.http_server import caller_of
+from troth.control_plane.server.operators import WithdrawalOutcome
 from troth.control_plane.server.problem import problem
-from troth.control_plane.server.requests import (
-    query_number,
-    query_text,
-    read_body,
-    read_message,
-)
+from troth.control_plane.server.requests import query_number, read_message
 from troth.errors import AuthorizationError
-from troth.formats.limits import RIM_LIMITS
 from troth.identity.spiffe_id import SpiffeId, TrustDomain
 from troth.identity.x509_authority import INFRASTRUCTURE_PREFIX
 from troth.mesh.admission import Step
@@ -72,11 +67,21 @@ def create_admin_app(context: ServerContext) -> Starlette:
     async def feed(request: Request) -> Response:
         return await operator_feed(context, request)
 
+    async def withdraw(identifier: str, *, actor: str, why: str) -> WithdrawalOutcome:
+        outcome = await context.operators.withdraw(identifier, actor=actor, why=why)
+        context.metrics.withdrawals.inc()
+        return outcome
+
     routes = [
         *common_routes(context),
         metrics_route(context),
         Route("/v1/feed", feed),
-        *_endorsement_routes(context),
+        *endorsement_routes(
+            endorsements=context.endorsements,
+            provision=context.operators.provision,
+            withdraw=withdraw,
+            clock=context.clock,
+        ),
         *_node_routes(context),
         *_entry_routes(context),
         *_record_routes(context),
@@ -111,52 +116,6 @@ def entry_message(entry: RegistrationEntry) -> EntryMessage:
     )
 
 
-def _endorsement_routes(context: ServerContext) -> list[Route]:
-    operators, endorsements = context.operators, context.endorsements
-
-    async def provision(request: Request) -> Response:
-        body = await read_body(request, limit=RIM_LIMITS.max_bytes)
-        source = request.query_params.get("source", "") or "admin API"
-        return _json(
-            await operators.provision(body, source=source, actor=_actor(request)), status=201
-        )
-
-    async def corims(_: Request) -> Response:
-        held = endorsements.held(now=context.clock.now())
-        fields = ("id", "profile", "scheme", "source", "authority", "tags", "withdrawn")
-        return _json(
-            [
-                {name: getattr(corim, name) for name in fields}
-                | {
-                    "phase": corim.phase.value,
-                    "reference_values": corim.reference_values,
-                    "trust_anchors": corim.trust_anchors,
-                    "not_before": corim.not_before,
-                    "not_after": corim.not_after,
-                }
-                for corim in held
-            ]
-        )
-
-    async def values(_: Request) -> Response:
-        return _json(endorsements.values(now=context.clock.now()))
-
-    async def withdraw(request: Request) -> Response:
-        identifier = query_text(request, "id")
-        why = request.query_params.get("why", "")[:256]
-        outcome = await operators.withdraw(identifier, actor=_actor(request), why=why)
-        context.metrics.withdrawals.inc()
-        return _json(outcome)
-
-    return [
-        Route("/v1/corims", provision, methods=["POST"]),
-        Route("/v1/corims", corims, methods=["GET"]),
-        Route("/v1/corims", withdraw, methods=["DELETE"]),
-        Route("/v1/reference-values", values, methods=["GET"]),
-        Route("/v1/reference-values", withdraw, methods=["DELETE"]),
-    ]
-
-
 def _node_routes(context: ServerContext) -> list[Route]:
     registry, worker = context.registry, context.registry_worker
 
@@ -171,7 +130,7 @@ def _node_routes(context: ServerContext) -> list[Route]:
         if step is None:
             return problem(404, "not_found", detail=f"a node's verbs are {', '.join(_VERBS)}")
         changed, sequence = await context.operators.move(
-            request.path_params["node"], step, actor=_actor(request)
+            request.path_params["node"], step, actor=operator_of(request)
         )
         return _json(_node(changed) | {"sequence": sequence})
 
@@ -212,12 +171,12 @@ def _entry_routes(context: ServerContext) -> list[Route]:
             min_tier=message.min_tier,
             hint=message.hint,
         )
-        await context.operators.create_entry(entry, actor=_actor(request))
+        await context.operators.create_entry(entry, actor=operator_of(request))
         return _json(entry_message(entry), status=201)
 
     async def delete(request: Request) -> Response:
         affected = await context.operators.delete_entry(
-            request.path_params["entry"], actor=_actor(request)
+            request.path_params["entry"], actor=operator_of(request)
         )
         return _json({"quarantined": affected})
 
@@ -269,7 +228,7 @@ def _key_routes(context: ServerContext) -> list[Route]:
     async def rotate(request: Request) -> Response:
         now = context.clock.now()
         made = await context.registry_worker.run(context.keys.results.rotate, now)
-        _LOG.warning("%s made the result key %s", _actor(request), made)
+        _LOG.warning("%s made the result key %s", operator_of(request), made)
         return _json({"kid": made, **context.keys.results.jwk_set(now)}, status=201)
 
     return [Route("/v1/result-keys", rotate, methods=["POST"])]
@@ -295,10 +254,6 @@ def _node(node: NodeRecord) -> dict[str, object]:
         if svid
         else None,
     }
-
-
-def _actor(request: Request) -> str:
-    return f"operator {caller_of(request.scope).uid}"
 
 
 def _json(message: object, *, status: int = 200) -> Response:

@@ -69,8 +69,14 @@ def caller_of(scope: Scope) -> Caller:
     return found if isinstance(found, Caller) else Caller(address="unknown")
 
 
-def bind_tcp(host: str, port: int) -> socket.socket:
+def bind_tcp(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Return a bound socket; port 0 takes a free one.
+
+    Args:
+        host: name or address of this machine.
+        port: or 0.
+        shared: other processes of ours bind to the same port, and the kernel spreads connections
+            over those that listen.
 
     Raises:
         ConfigurationError: the address cannot be had.
@@ -82,6 +88,8 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             bound.bind(address)
         except OSError:
             bound.close()

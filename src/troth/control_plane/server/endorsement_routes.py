@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators' routes about Endorsements, the same for a server and for a Verifier alone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from troth.clock import Clock
+from troth.control_plane.server.http_server import caller_of
+from troth.control_plane.server.requests import query_text, read_body
+from troth.endorsement.repository import HeldCorim, Provisioned
+from troth.formats.limits import RIM_LIMITS
+
+__all__ = ["CorimMessage", "Endorsed", "endorsement_routes", "operator_of"]
+
+_MAX_WORDS = 256
+
+
+class CorimMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A CoRIM that is held, as operators see it; fields as in `HeldCorim`."""
+
+    id: str
+    profile: str
+    scheme: str
+    source: str
+    authority: str
+    tags: tuple[str, ...]
+    withdrawn: tuple[str, ...]
+    phase: str
+    reference_values: int
+    trust_anchors: int
+    not_before: datetime | None
+    not_after: datetime | None
+
+    @classmethod
+    def of(cls, held: HeldCorim) -> CorimMessage:
+        """Return it without its content."""
+        return cls(
+            id=held.id,
+            profile=held.profile,
+            scheme=held.scheme,
+            source=held.source,
+            authority=held.authority,
+            tags=held.tags,
+            withdrawn=held.withdrawn,
+            phase=held.phase.value,
+            reference_values=held.reference_values,
+            trust_anchors=held.trust_anchors,
+            not_before=held.not_before,
+            not_after=held.not_after,
+        )
+
+
+class Endorsed(Protocol):
+    """What is held, for people to read."""
+
+    def held(self, *, now: datetime) -> tuple[HeldCorim, ...]:
+        """Return the CoRIMs."""
+        ...
+
+    def values(self, *, now: datetime) -> list[dict[str, object]]:
+        """Return every Reference Value and trust anchor."""
+        ...
+
+
+class _Provision(Protocol):
+    async def __call__(self, data: bytes, *, source: str, actor: str) -> Provisioned: ...
+
+
+class _Withdraw(Protocol):
+    def __call__(self, identifier: str, *, actor: str, why: str) -> Awaitable[object]: ...
+
+
+def endorsement_routes(
+    *, endorsements: Endorsed, provision: _Provision, withdraw: _Withdraw, clock: Clock
+) -> list[Route]:
+    """Return the routes.
+
+    Args:
+        endorsements: for reading.
+        provision: takes a CoRIM in.
+        withdraw: withdraws what has an identifier; what it returns is the answer.
+        clock: time.
+    """
+
+    async def submit(request: Request) -> Response:
+        body = await read_body(request, limit=RIM_LIMITS.max_bytes)
+        source = request.query_params.get("source", "")[:_MAX_WORDS] or "admin API"
+        made = await provision(body, source=source, actor=operator_of(request))
+        return _json(made, status=201)
+
+    async def corims(_: Request) -> Response:
+        return _json([CorimMessage.of(each) for each in endorsements.held(now=clock.now())])
+
+    async def values(_: Request) -> Response:
+        return _json(endorsements.values(now=clock.now()))
+
+    async def remove(request: Request) -> Response:
+        identifier = query_text(request, "id")
+        why = request.query_params.get("why", "")[:_MAX_WORDS]
+        return _json(await withdraw(identifier, actor=operator_of(request), why=why))
+
+    return [
+        Route("/v1/corims", submit, methods=["POST"]),
+        Route("/v1/corims", corims, methods=["GET"]),
+        Route("/v1/corims", remove, methods=["DELETE"]),
+        Route("/v1/reference-values", values, methods=["GET"]),
+        Route("/v1/reference-values", remove, methods=["DELETE"]),
+    ]
+
+
+def operator_of(request: Request) -> str:
+    """Return who is at the other end of the operators' socket, for the log."""
+    return f"operator {caller_of(request.scope).uid}"
+
+
+def _json(message: object, *, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(message), status_code=status, media_type="application/json")
