@@ -22,7 +22,9 @@ from troth.mesh.member import Service
 from troth.mesh.node import Facts, NodeState
 from troth.mesh.node_record import AppraisedEvidence, IssuedSvid, NodeRecord
 from troth.mesh.registration_entry import RegistrationEntry
+from troth.mesh.workload_registry import WorkloadRegistry
 from troth.verifier.finding import Finding
+from troth.verifier.recorded import RecordedAppraisal
 
 __all__ = [
     "Change",
@@ -217,7 +219,7 @@ class Delivery:
         return not self.waiting
 
 
-class Registry(Protocol):
+class Registry(WorkloadRegistry, Protocol):
     """Durable membership of one trust domain."""
 
     def close(self) -> None:
@@ -361,6 +363,23 @@ class Registry(Protocol):
     def adopt_policy(self, *, policy_id: str, digest: str, actor: str, at: datetime) -> int:
         """Write down the Appraisal Policy in force; a new one starts a new epoch, returned."""
         ...
+
+    # Appraisals on record
+
+    def record_appraisals(self, records: Sequence[RecordedAppraisal]) -> None:
+        """Remember appraisals; those of a known id are counted with it and replace its content."""
+
+    def appraisals(
+        self, *, since: datetime, after: str, limit: int
+    ) -> tuple[RecordedAppraisal, ...]:
+        """Return records last seen at `since` or later, by id, those after the id `after`.
+
+        Each names the nodes that its device is in its role, where these are known.
+        """
+        ...
+
+    def prune_appraisals(self, *, before: datetime, keep: int) -> None:
+        """Forget records last seen before that time, and all but the newest `keep`."""
 
     # Feed
 

@@ -108,6 +108,7 @@ class RecordedAppraisal(
         first, last: when the first and the last of these equal appraisals were made, aware UTC.
         count: how many there were.
         device: the machine, as the registry knows it; "" where the Evidence does not say.
+        spiffe_id: the role that it asked for, "" where none was found for it.
         best: the highest tier that the scheme can reach.
         cases: what the policy was asked, of the last of them.
         outcome: what the enforced policy concluded.
@@ -120,6 +121,7 @@ class RecordedAppraisal(
     last: datetime
     count: int = 1
     device: str = ""
+    spiffe_id: str = ""
     best: AssuranceTier
     cases: list[CaseDocument]
     outcome: RecordedConclusion
@@ -127,7 +129,9 @@ class RecordedAppraisal(
     nodes: list[RecordedNode] = []
 
     @classmethod
-    def of(cls, judgement: Judgement, *, device: str, now: datetime) -> RecordedAppraisal:
+    def of(
+        cls, judgement: Judgement, *, device: str, now: datetime, spiffe_id: str = ""
+    ) -> RecordedAppraisal:
         """Return the record of one appraisal."""
         at = now.astimezone(UTC)
         cases = [CaseDocument.of(case) for case in judgement.cases]
@@ -137,6 +141,7 @@ class RecordedAppraisal(
             first=at,
             last=at,
             device=device,
+            spiffe_id=spiffe_id,
             best=judgement.best,
             cases=cases,
             outcome=RecordedConclusion.of(judgement.conclusion),
@@ -192,6 +197,7 @@ def decode_body(
     last: datetime,
     count: int,
     device: str,
+    spiffe_id: str,
 ) -> RecordedAppraisal:
     """Return the record whose body was stored.
 
@@ -210,6 +216,7 @@ def decode_body(
         last=last,
         count=count,
         device=device,
+        spiffe_id=spiffe_id,
         best=body.best,
         cases=body.cases,
         outcome=body.outcome,

@@ -73,6 +73,7 @@ def stored(original: RecordedAppraisal) -> RecordedAppraisal:
         last=original.last,
         count=original.count,
         device=original.device,
+        spiffe_id=original.spiffe_id,
     )
 
 
@@ -109,6 +110,7 @@ def test_records_differ_by_everything_but_nonces_and_times() -> None:
     assert later.id == first.id
     others = [
         record(device="psa:2"),
+        RecordedAppraisal.of(judged(), device="psa:1", spiffe_id="spiffe://d/e", now=NOW),
         record(judged(measured=PSA.with_measurement(0, b"\xee" * 32))),
         record(judged(policy=STRICT)),
         record(judged(candidate=STRICT)),
@@ -128,7 +130,9 @@ def test_a_record_holds_no_evidence_and_no_signature() -> None:
 @pytest.mark.parametrize("stored_body", [b"", b"x", zlib.compress(b"{}"), zlib.compress(b"[")])
 def test_a_damaged_record_is_refused(stored_body: bytes) -> None:
     with pytest.raises(DecodeError):
-        decode_body(stored_body, record_id="a", first=NOW, last=NOW, count=1, device="")
+        decode_body(
+            stored_body, record_id="a", first=NOW, last=NOW, count=1, device="", spiffe_id=""
+        )
 
 
 def test_an_appraisal_that_says_too_much_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +148,7 @@ def test_a_record_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.Monkey
     body = encode_body(record())
     monkeypatch.setattr(recorded, "MAX_RECORD_BYTES", 64)
     with pytest.raises(DecodeError):
-        decode_body(body, record_id="a", first=NOW, last=NOW, count=1, device="")
+        decode_body(body, record_id="a", first=NOW, last=NOW, count=1, device="", spiffe_id="")
 
 
 # --- replay

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """One database, its transactions, and the translation of its errors.
 
+On both databases one writer goes ahead at a time, and takes the lock for it when it begins: no
+transaction fails half-way for want of it, none meets another one's half, and the order of commits
+is the order in which numbers are given out. A reader sees one state and waits for nobody.
+
 SQLite runs in WAL mode with synchronous=FULL: what a transaction has acknowledged survives a
-power cut. Writers take the lock when they begin, so that no transaction fails half-way for want
-of it.
+power cut. PostgreSQL does the same by its own defaults; an operator who turns `fsync` or
+`synchronous_commit` off there has given that up.
 """
 
 from __future__ import annotations
@@ -15,16 +19,24 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from troth.adapters.registry.schema import migrate
 from troth.errors import ConfigurationError, ConflictError, UnavailableError
 
-__all__ = ["BUSY_TIMEOUT_SECONDS", "Database"]
+__all__ = ["BUSY_TIMEOUT_SECONDS", "POSTGRES_DRIVER", "Database"]
 
 BUSY_TIMEOUT_SECONDS = 5.0
 """How long a writer waits for another process's lock before it gives up."""
+
+POSTGRES_DRIVER = "postgresql+psycopg"
+"""Scheme of the URLs of PostgreSQL databases."""
+
+# An arbitrary number, the same for every Troth server: "troth" in ASCII. Registries in different
+# databases do not meet: such locks are a database's own.
+_WRITER_LOCK = int.from_bytes(b"troth", "big")
+_READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 class Database:
@@ -38,8 +50,13 @@ class Database:
             UnavailableError: the database cannot be opened or written.
         """
         self._engine = _engine(url)
-        with self.write() as connection:
-            migrate(connection)
+        self._is_postgres = self._engine.dialect.name == "postgresql"
+        try:
+            with self.write() as connection:
+                migrate(connection)
+        except BaseException:
+            self._engine.dispose()
+            raise
 
     def close(self) -> None:
         """Close all connections."""
@@ -56,6 +73,8 @@ class Database:
         with _translated(), self._engine.connect() as plain:
             connection = plain.execution_options(troth_write=True)
             with connection.begin():
+                if self._is_postgres:
+                    _lock_postgres(connection)
                 yield connection
 
     @contextmanager
@@ -65,8 +84,10 @@ class Database:
         Raises:
             UnavailableError: the database refused.
         """
-        with _translated(), self._engine.connect() as connection, connection.begin():
-            yield connection
+        with _translated(), self._engine.connect() as plain:
+            connection = plain.execution_options(**_READING) if self._is_postgres else plain
+            with connection.begin():
+                yield connection
 
 
 def _engine(url: str) -> Engine:
@@ -76,15 +97,10 @@ def _engine(url: str) -> Engine:
         raise ConfigurationError(
             source="database", value=url, accepted="a URL such as sqlite:////var/lib/troth/db"
         ) from exc
+    if parsed.get_backend_name() == "postgresql":
+        return _postgres_engine(parsed)
     if parsed.get_backend_name() != "sqlite":
-        try:
-            return sa.create_engine(parsed, isolation_level="READ COMMITTED")
-        except (ImportError, SQLAlchemyError) as exc:
-            raise ConfigurationError(
-                source="database",
-                value=parsed.render_as_string(hide_password=True),
-                accepted="SQLite, or PostgreSQL with its driver installed (extra: postgres)",
-            ) from exc
+        raise _not_a_database(parsed)
     path = parsed.database
     if not path or path == ":memory:":
         raise ConfigurationError(
@@ -97,6 +113,34 @@ def _engine(url: str) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _postgres_engine(url: URL) -> Engine:
+    if url.drivername != POSTGRES_DRIVER:
+        raise _not_a_database(url)
+    try:
+        # Pings: a server that was restarted has ended our idle connections.
+        return sa.create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    except (ImportError, SQLAlchemyError) as exc:
+        raise ConfigurationError(
+            source="database",
+            value=url.render_as_string(hide_password=True),
+            accepted=f"{POSTGRES_DRIVER}:// with its driver installed (extra: postgres)",
+        ) from exc
+
+
+def _not_a_database(url: URL) -> ConfigurationError:
+    return ConfigurationError(
+        source="database",
+        value=url.render_as_string(hide_password=True),
+        accepted=f"sqlite:/// with a file, or {POSTGRES_DRIVER}://",
+    )
+
+
+def _lock_postgres(connection: Connection) -> None:
+    milliseconds = int(BUSY_TIMEOUT_SECONDS * 1000)
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
 
 
 def _create_private(path: Path) -> None:

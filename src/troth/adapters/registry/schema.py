@@ -14,10 +14,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
+from troth.adapters.registry.workload_schema import create_tables
 from troth.errors import ConfigurationError
 
 __all__ = [
     "SCHEMA_VERSION",
+    "appraisals",
     "boot_sessions",
     "corims",
     "counters",
@@ -197,6 +199,18 @@ feed_consumers = sa.Table(
     sa.Column("lease_until", _UtcTime, nullable=False),
 )
 
+appraisals = sa.Table(
+    "appraisals",
+    _meta,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("device", sa.String(512), nullable=False),
+    sa.Column("spiffe_id", sa.String(2048), nullable=False),
+    sa.Column("first", _UtcTime, nullable=False),
+    sa.Column("last", _UtcTime, nullable=False, index=True),
+    sa.Column("seen", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
 
 def _first(connection: Connection) -> None:
     _meta.create_all(connection)
@@ -205,8 +219,17 @@ def _first(connection: Connection) -> None:
     connection.execute(sa.insert(schema_version), {"version": 0})
 
 
+def _second(connection: Connection) -> None:
+    # A new database has it by the first step already.
+    appraisals.create(connection, checkfirst=True)
+
+
+def _add_workloads(connection: Connection) -> None:
+    create_tables(connection, counters)
+
+
 # The n-th step leads from version n to n + 1. A released step is never edited.
-_STEPS: Sequence[Callable[[Connection], None]] = (_first,)
+_STEPS: Sequence[Callable[[Connection], None]] = (_first, _second, _add_workloads)
 
 SCHEMA_VERSION = len(_STEPS)
 

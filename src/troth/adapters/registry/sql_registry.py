@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from troth.adapters.registry import endorsements, feed, registration, state_log
+from troth.adapters.registry import appraisal_rows, endorsements, feed, registration, state_log
 from troth.adapters.registry.database import Database
 from troth.adapters.registry.node_rows import node_from, read_node
 from troth.adapters.registry.schema import (
@@ -29,6 +29,7 @@ from troth.adapters.registry.schema import (
 )
 from troth.adapters.registry.transitions import apply_change, write_refusal
 from troth.adapters.registry.transitions import require_epoch as check_epoch
+from troth.adapters.registry.workload_rows import SqlWorkloadRegistry
 from troth.mesh.admission import Step
 from troth.mesh.event import Event, Snapshot
 from troth.mesh.node import Actor, NodeState, Reason, Trigger
@@ -45,6 +46,7 @@ from troth.mesh.registry import (
     Registry,
     Withdrawal,
 )
+from troth.verifier.recorded import RecordedAppraisal
 
 __all__ = ["SqlRegistry", "sqlite_url"]
 
@@ -59,7 +61,7 @@ def sqlite_url(path: Path) -> str:
     return sa.URL.create("sqlite", database=str(path)).render_as_string()
 
 
-class SqlRegistry(Registry):
+class SqlRegistry(SqlWorkloadRegistry, Registry):
     """Durable membership in a SQL database. Thread-safe; one writer at a time goes ahead."""
 
     def __init__(self, url: str) -> None:
@@ -254,6 +256,26 @@ class SqlRegistry(Registry):
             return endorsements.adopt_policy(
                 connection, policy_id=policy_id, digest=digest, actor=actor, at=at
             )
+
+    # Appraisals on record
+
+    def record_appraisals(self, records: Sequence[RecordedAppraisal]) -> None:
+        """Remember appraisals."""
+        with self._database.write() as connection:
+            for record in records:
+                appraisal_rows.write(connection, record)
+
+    def appraisals(
+        self, *, since: datetime, after: str, limit: int
+    ) -> tuple[RecordedAppraisal, ...]:
+        """Return records last seen at `since` or later, by id."""
+        with self._database.read() as connection:
+            return appraisal_rows.read(connection, since=since, after=after, limit=limit)
+
+    def prune_appraisals(self, *, before: datetime, keep: int) -> None:
+        """Forget records last seen before that time, and all but the newest `keep`."""
+        with self._database.write() as connection:
+            appraisal_rows.prune(connection, before=before, keep=keep)
 
     # Feed
 

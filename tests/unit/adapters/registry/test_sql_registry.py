@@ -13,9 +13,10 @@ import pytest
 import sqlalchemy as sa
 
 from support.members import APPRAISED, NOW, RESULT, SPIFFE_ID, join, new_node, svid_for
+from support.postgres import Store
 from troth.adapters.registry import transitions
 from troth.adapters.registry.schema import SCHEMA_VERSION
-from troth.adapters.registry.sql_registry import SqlRegistry, sqlite_url
+from troth.adapters.registry.sql_registry import SqlRegistry
 from troth.errors import (
     AuthorizationError,
     ConfigurationError,
@@ -202,7 +203,9 @@ def test_a_crash_anywhere_in_a_change_leaves_nothing_of_it(
         assert registry.verify_log().sequence == before[1].sequence + 5
 
 
-def test_a_failing_commit_admits_nobody(registry: SqlRegistry) -> None:
+def test_a_failing_commit_admits_nobody(sqlite_registry: SqlRegistry) -> None:
+    registry = sqlite_registry
+
     def fail(_connection: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
@@ -216,7 +219,10 @@ def test_a_failing_commit_admits_nobody(registry: SqlRegistry) -> None:
     assert admit(registry).state is NodeState.ADMITTED
 
 
-def test_a_full_disk_admits_nobody_and_keeps_what_was_acknowledged(registry: SqlRegistry) -> None:
+def test_a_full_disk_admits_nobody_and_keeps_what_was_acknowledged(
+    sqlite_registry: SqlRegistry,
+) -> None:
+    registry = sqlite_registry
     admit(registry)
 
     def limit(connection: sqlite3.Connection, _record: object) -> None:
@@ -237,7 +243,8 @@ def test_a_full_disk_admits_nobody_and_keeps_what_was_acknowledged(registry: Sql
     assert registry.apply(join(new_node("n2"), appraised=bulky), issue=svid_for).svid is not None
 
 
-def test_a_read_only_database_admits_nobody(registry: SqlRegistry) -> None:
+def test_a_read_only_database_admits_nobody(sqlite_registry: SqlRegistry) -> None:
+    registry = sqlite_registry
     admit(registry)
 
     def forbid(connection: sqlite3.Connection, _record: object) -> None:
@@ -251,14 +258,14 @@ def test_a_read_only_database_admits_nobody(registry: SqlRegistry) -> None:
     assert [node.id for node in registry.nodes()] == ["n1"]
 
 
-def test_what_was_acknowledged_is_there_after_a_restart(database_path: Path) -> None:
-    first = SqlRegistry(sqlite_url(database_path))
+def test_what_was_acknowledged_is_there_after_a_restart(empty_store: Store) -> None:
+    first = SqlRegistry(empty_store.url)
     node = admit(first)
     first.create_entry(ENTRY, actor="operator 0", at=NOW)
     first.provision(CORIM)
     head = first.verify_log()
     first.close()
-    second = SqlRegistry(sqlite_url(database_path))
+    second = SqlRegistry(empty_store.url)
     assert second.node("n1").generation == node.generation
     assert second.entries() == (ENTRY,)
     assert second.corims() == (CORIM,)
@@ -268,20 +275,32 @@ def test_what_was_acknowledged_is_there_after_a_restart(database_path: Path) -> 
     second.close()
 
 
-def test_the_database_is_private_and_durable(database_path: Path, registry: SqlRegistry) -> None:
+def test_the_database_is_private_and_durable(
+    database_path: Path, sqlite_registry: SqlRegistry
+) -> None:
     assert stat.S_IMODE(database_path.stat().st_mode) == 0o600
-    with registry._database.read() as connection:
+    with sqlite_registry._database.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
 
 
-def test_a_database_of_a_newer_program_is_refused(database_path: Path) -> None:
-    SqlRegistry(sqlite_url(database_path)).close()
-    with sqlite3.connect(database_path) as raw:
-        raw.execute("UPDATE schema_version SET version = ?", (SCHEMA_VERSION + 1,))
-    raw.close()
+def test_a_database_of_a_newer_program_is_refused(store: Store) -> None:
+    SqlRegistry(store.url).close()
+    store.tamper(f"UPDATE schema_version SET version = {SCHEMA_VERSION + 1}")  # noqa: S608 - our own number
     with pytest.raises(ConfigurationError, match="older than the database"):
-        SqlRegistry(sqlite_url(database_path))
+        SqlRegistry(store.url)
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(empty_store: Store) -> None:
+    first = SqlRegistry(empty_store.url)
+    admit(first)
+    first.close()
+    empty_store.tamper("DROP TABLE appraisals")
+    empty_store.tamper("UPDATE schema_version SET version = 1")
+    second = SqlRegistry(empty_store.url)
+    assert second.appraisals(since=NOW, after="", limit=9) == ()
+    assert second.node("n1").state is NodeState.ADMITTED
+    second.close()
 
 
 @pytest.mark.parametrize(
@@ -291,6 +310,9 @@ def test_a_database_of_a_newer_program_is_refused(database_path: Path) -> None:
         ("sqlite://", ConfigurationError),
         ("sqlite:///:memory:", ConfigurationError),
         ("oracle://somewhere/db", ConfigurationError),
+        ("postgresql://somewhere/db", ConfigurationError),
+        ("postgresql+asyncpg://somewhere/db", ConfigurationError),
+        ("postgresql+psycopg:///db?host=/nowhere/at/all", UnavailableError),
         ("sqlite:////nowhere/at/all/db", UnavailableError),
     ],
 )
@@ -558,13 +580,6 @@ def test_a_new_appraisal_without_transition_is_remembered(registry: SqlRegistry)
 # State log
 
 
-def _tamper(path: Path, statement: str) -> None:
-    raw = sqlite3.connect(path)
-    raw.execute(statement)
-    raw.commit()
-    raw.close()
-
-
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
@@ -583,24 +598,24 @@ def _tamper(path: Path, statement: str) -> None:
     ],
 )
 def test_a_change_beside_the_server_is_noticed(
-    registry: SqlRegistry, database_path: Path, statement: str, message: str
+    registry: SqlRegistry, store: Store, statement: str, message: str
 ) -> None:
     admit(registry)
     assert registry.verify_log().sequence == 5
-    _tamper(database_path, statement)
+    store.tamper(statement)
     with pytest.raises(VerificationError, match=message):
         registry.verify_log()
 
 
 def test_a_log_rewritten_from_some_row_on_is_noticed_by_a_kept_head(
-    registry: SqlRegistry, database_path: Path
+    registry: SqlRegistry, store: Store
 ) -> None:
     admit(registry)
     head = registry.verify_log()
-    _tamper(database_path, "DELETE FROM state_log WHERE sequence = 5")
+    store.tamper("DELETE FROM state_log WHERE sequence = 5")
     digest = registry.log_rows(after=3, limit=1)[0].digest
     statement = f"UPDATE counters SET value = 4, digest = '{digest}' WHERE name = 'log'"  # noqa: S608 - our own digest
-    _tamper(database_path, statement)
+    store.tamper(statement)
     assert registry.verify_log().sequence == 4
     with pytest.raises(VerificationError, match="a later one was kept"):
         registry.verify_log(head=head)
