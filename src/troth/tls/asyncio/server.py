@@ -72,10 +72,14 @@ class AttestedServer:
         if self._server is not None:
             await self._server.serve_forever()
 
-    def close(self) -> None:
-        """Stop listening and close every connection."""
+    def stop_listening(self) -> None:
+        """Take no more connections; those that are there stay."""
         if self._server is not None:
             self._server.close()
+
+    def close(self) -> None:
+        """Stop listening and close every connection."""
+        self.stop_listening()
         for connection in list(self._connections):
             connection.close()
 
