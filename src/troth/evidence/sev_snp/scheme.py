@@ -298,4 +298,8 @@ def _claims_set(report: AttestationReport, certified: CertifiedKey, now: datetim
         claims["csp_id"] = certified.key.csp_id
     revocation = certified.revocation
     claims["revocation"] = revocation.state(now) if revocation is not None else "unchecked"
+    if revocation is not None and revocation.next_update is not None:
+        # For people, and, as `input.now_ns`, for policies that grant some time.
+        claims["revocation_next_update"] = f"{revocation.next_update:%Y-%m-%dT%H:%M:%SZ}"
+        claims["revocation_next_update_ns"] = int(revocation.next_update.timestamp()) * 10**9
     return ClaimsSet(label="sev_snp", component="vm", layer="hardware", claims=claims)

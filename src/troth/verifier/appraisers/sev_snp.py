@@ -218,7 +218,7 @@ class _Platform:
                 remedy="Launch the guest with a policy whose bit 18 is 0, or provision the policy.",
             )
         if policy.unknown_bits and not approved:
-            self.configuration = max(self.configuration, 36)
+            self._doubt(36)
             self._add(
                 claim=_POLICY,
                 expected="the bits that the specification knows",
@@ -230,7 +230,7 @@ class _Platform:
     def _vmpl(self) -> None:
         if self._report.vmpl == 0 or self._state.describes(_VMPL):
             return
-        self.configuration = max(self.configuration, 32)
+        self._doubt(32)
         self._add(
             claim=_VMPL,
             expected="0, or a level that a Reference Value describes",
@@ -269,7 +269,7 @@ class _Platform:
             return
         stale = state == "stale"
         if stale:
-            self.configuration = max(self.configuration, 36)
+            self._doubt(36)
         self._add(
             claim="revocation",
             expected="a revocation list of AMD's that is not due for renewal",
@@ -300,6 +300,10 @@ class _Platform:
             remedy="A matter of the host's firmware settings; a policy may insist.",
             severity="note",
         )
+
+    def _doubt(self, value: int) -> None:
+        if self.configuration == 2:
+            self.configuration = value
 
     def _add(self, *, severity: str = "warning", **parts: str) -> None:
         self.findings.append(_finding(severity=severity, **parts))

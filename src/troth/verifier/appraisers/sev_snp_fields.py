@@ -66,10 +66,12 @@ def compare_field(value: ReferenceValue, report: AttestationReport) -> tuple[Mis
     field = _FIELDS.get(value.key)
     if field is None:
         return (Mismatch("key", value.key, "absent", "no field of a report"),)
+    measured = replace(field(report), key=value.key)
     size = _NUMBERS_IN_OCTETS.get(value.key)
-    if size is not None:
-        value = _in_report_order(value, size)
-    return compare(value, replace(field(report), key=value.key))
+    if size is None:
+        return compare(value, measured)
+    ordered = _in_report_order(value, size)
+    return tuple(_as_numbers(each, ordered) for each in compare(ordered, measured))
 
 
 def _compare_tcb(value: ReferenceValue, measured: TcbVersion) -> tuple[Mismatch, ...]:
@@ -137,6 +139,20 @@ def _in_report_order(value: ReferenceValue, size: int) -> ReferenceValue:
         both = bytes(one | other for one, other in zip(mask, mask[::-1], strict=True))
         return replace(value, raw_mask=both)
     return value
+
+
+def _as_numbers(mismatch: Mismatch, value: ReferenceValue) -> Mismatch:
+    """Show octets that are a number as one."""
+    raw, mask = value.raw_value, value.raw_mask
+    if mismatch.attribute != "raw-value" or raw is None or len(mismatch.actual) != 2 * len(raw):
+        return mismatch
+    expected = _shown_number(raw) + (f" under mask {_shown_number(mask)}" if mask else "")
+    actual = _shown_number(bytes.fromhex(mismatch.actual))
+    return replace(mismatch, expected=expected, actual=actual)
+
+
+def _shown_number(octets: bytes) -> str:
+    return f"{int.from_bytes(octets, 'little'):#x}"
 
 
 def _number(number: int, size: int) -> Measured:
