@@ -31,7 +31,7 @@ from troth.verifier.policy_vocabulary import (
     Vocabulary,
     vocabulary_of,
 )
-from troth.verifier.rego import Evaluation, Program, RegoEvaluator, is_builtin
+from troth.verifier.rego import NOT_COMPILED, Evaluation, Program, RegoEvaluator, is_builtin
 from troth.verifier.rego_lint import lint
 from troth.verifier.rego_source import RegoSource
 
@@ -166,6 +166,18 @@ class AppraisalPolicy:
         Syntax is not looked at: the first evaluation reports it.
         """
         return list(self._defects)
+
+    def check(self, evaluator: RegoEvaluator) -> list[Finding]:
+        """Return what `lint` does, or else what the compiler holds against the text.
+
+        Says nothing about what the policy makes of any Evidence: test it for that.
+        """
+        if self._defects:
+            return self.lint()
+        evaluation = evaluator.evaluate(self.program, {})
+        if not evaluation.failure.startswith(NOT_COMPILED):
+            return []
+        return [self._defect(self._failure_line(evaluation), evaluation.failure)]
 
     def document(self, case: AppraisalCase) -> dict[str, object]:
         """Return the input that the policy sees of `case`."""

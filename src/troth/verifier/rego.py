@@ -23,13 +23,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-__all__ = ["DirectEvaluator", "Evaluation", "Program", "RegoEvaluator", "is_builtin"]
+__all__ = [
+    "NOT_COMPILED",
+    "DirectEvaluator",
+    "Evaluation",
+    "Program",
+    "RegoEvaluator",
+    "is_builtin",
+]
 
 MAX_DOCUMENT_DEPTH: Final = 32
 """Levels of an input document. Decoded claims have at most 16, and stand three levels down."""
 
 MAX_OUTPUT_BYTES: Final = 65_536
 """Octets of a policy's output, as JSON."""
+
+NOT_COMPILED: Final = "the policy does not "
+"""How failures begin that are about the text of a policy and not about what it was asked."""
 
 _UNSAFE_CHARACTER = re.compile(r'["\\\x00-\x1f\x7f]')
 _PARSE_ERROR = re.compile(
@@ -129,7 +139,7 @@ class _Engine:
             self._failure = _compile_failure(str(exc))
             return
         if not self._bundle.ok():
-            self._failure = Evaluation(failure="the policy does not compile")
+            self._failure = Evaluation(failure=f"{NOT_COMPILED}compile")
 
     def evaluate(self, document: Mapping[str, object]) -> Evaluation:
         if self._failure is not None:
@@ -202,9 +212,9 @@ def _compile_failure(report: str) -> Evaluation:
     """Turn rego-cpp's error tree into its innermost message; it lists the innermost first."""
     found = _PARSE_ERROR.search(report)
     if found is None:
-        return Evaluation(failure="the policy does not compile")
+        return Evaluation(failure=f"{NOT_COMPILED}compile")
     return Evaluation(
-        failure=f"the policy does not parse: {found['message']}",
+        failure=f"{NOT_COMPILED}parse: {found['message']}",
         module=found["module"],
         offset=int(found["offset"]),
     )
