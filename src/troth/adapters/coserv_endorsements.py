@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Lock
@@ -36,6 +36,8 @@ from troth.formats.corim import tags
 from troth.formats.corim.environment import EnvironmentClass
 from troth.formats.coserv import ArtifactType, Coserv, EnvironmentQuery, Selection
 from troth.formats.verification_key import VerificationKey
+from troth.verifier.background_check import AUTO
+from troth.verifier.conclusion import Judgement
 from troth.verifier.result import AttestationResult
 from troth.verifier.verifier import EndorsementSource, Verifier
 
@@ -272,11 +274,12 @@ class FetchingVerifier:
         *,
         now: datetime,
         challenge: bytes,
-        scheme: str,
+        scheme: str = AUTO,
         media_type: str = "",
         nonce: bytes | None = None,
         key: bytes | None = None,
         received: datetime | None = None,
+        observe: Callable[[Judgement], None] | None = None,
     ) -> AttestationResult:
         """Return what this Evidence is worth; see `BackgroundCheck`.
 
@@ -300,6 +303,7 @@ class FetchingVerifier:
                     nonce=nonce,
                     key=key,
                     received=received,
+                    observe=observe,
                 )
             except VerificationError as exc:
                 refusal = exc

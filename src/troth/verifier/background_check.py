@@ -6,15 +6,19 @@ Source: RFC 9334 section 5.2 (the background-check model).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from troth.errors import TrothError
 from troth.evidence import registry
+from troth.verifier.conclusion import Judgement
 from troth.verifier.result import AttestationResult
 
-__all__ = ["BackgroundCheck"]
+__all__ = ["AUTO", "BackgroundCheck"]
+
+AUTO: Final = "auto"
+"""Scheme name that asks for recognition by media type or first octets."""
 
 
 class BackgroundCheck(Protocol):
@@ -33,15 +37,17 @@ class BackgroundCheck(Protocol):
         *,
         now: datetime,
         challenge: bytes,
-        scheme: str,
+        scheme: str = AUTO,
         media_type: str = "",
         nonce: bytes | None = None,
         key: bytes | None = None,
         received: datetime | None = None,
+        observe: Callable[[Judgement], None] | None = None,
     ) -> AttestationResult:
         """Return what this Evidence is worth; arguments as for `Verifier.appraise`.
 
-        The challenge was compared with the Evidence's, whoever appraised it.
+        The challenge was compared with the Evidence's, whoever appraised it. Only a Verifier here
+        has something to observe.
 
         Raises:
             DecodeError, VerificationError: refusals, as of `Verifier.appraise`.

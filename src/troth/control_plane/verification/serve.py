@@ -1,0 +1,450 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process of a Verifier: put together, started, and stopped in order.
+
+Several processes may serve one port, each with an event loop and threads of its own. They share
+the registry, the book of sessions, the key of the sessions and the board of the epoch. The first
+one also has what there is only one of: preparation, the operators' socket, housekeeping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from troth.clock import Clock, SystemClock, system_random
+from troth.control_plane.configured_files import (
+    configured_collateral,
+    configured_keys,
+    configured_policy,
+    provision_configured,
+)
+from troth.control_plane.key_files import load_or_create_key, make_private_directory
+from troth.control_plane.result_keys import ResultKeys
+from troth.control_plane.server.http_server import HttpServer, bind_tcp, bind_unix, own_uids
+from troth.control_plane.server.worker import Worker
+from troth.control_plane.verification.app import (
+    VerifierParts,
+    create_verifier_admin_app,
+    create_verifier_app,
+)
+from troth.control_plane.verification.callers import Provisioners
+from troth.control_plane.verification.challenge_response import ChallengeResponse
+from troth.control_plane.verification.challenge_response_routes import ChallengeResponseRoutes
+from troth.control_plane.verification.config import VerifierConfig
+from troth.control_plane.verification.coserv_routes import CoservRoutes, CoservUpstream
+from troth.control_plane.verification.endorsements import EpochBoard, SharedEndorsements
+from troth.control_plane.verification.listeners import FileTls
+from troth.control_plane.verification.metrics import VerificationMetrics
+from troth.control_plane.verification.provisioning import ProvisioningRoutes
+from troth.control_plane.verification.session import SessionTokens
+from troth.endorsement.repository import Provisioned
+from troth.errors import TrothError, UnavailableError
+from troth.formats.keys import thumbprint
+from troth.formats.signer import LocalSigner
+from troth.formats.verification_key import VerificationKey
+from troth.mesh.registry import Registry
+from troth.verifier.background_check import BackgroundCheck
+from troth.verifier.policy import AppraisalPolicy
+from troth.verifier.rego import DirectEvaluator, RegoEvaluator
+from troth.verifier.result import VerifierIdentity
+from troth.verifier.session_book import SessionBook
+from troth.verifier.verdict_cache import VerdictCache
+from troth.verifier.verifier import Verifier
+
+__all__ = ["RunningVerifier", "VerifierPorts", "database_url", "running_verifier", "serve_verifier"]
+
+_LOG = logging.getLogger(__name__)
+_APPRAISAL_THREADS: Final = 2
+"""One may wait for a policy's process while the other verifies."""
+_OPERATOR_CONNECTIONS: Final = 64
+_SWEEP_SECONDS: Final = 1.0
+_PRUNE_SECONDS: Final = 10.0
+_COSERV_KEY: Final = "coserv.key.pem"
+_RESULT_KEYS_FILE: Final = "result-keys.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierPorts:
+    """What a process gets from outside.
+
+    Attributes:
+        registry: opens the database.
+        book, session_key, board: what the processes share.
+        evaluator: of the Appraisal Policy.
+        background: wraps the Verifier, such as into one that fetches Endorsements.
+        upstream: another CoSERV service, or None.
+    """
+
+    registry: Callable[[], Registry]
+    book: SessionBook
+    session_key: bytes = field(repr=False)
+    board: EpochBoard
+    evaluator: RegoEvaluator = field(default_factory=DirectEvaluator)
+    background: Callable[[Verifier], BackgroundCheck] = lambda verifier: verifier
+    upstream: CoservUpstream | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningVerifier:
+    """A process that serves.
+
+    Attributes:
+        url: of the listener.
+        admin_socket: of the operators' one.
+        result_keys: file with the JWK Set that results verify with.
+        parts: for tests and tools in this process.
+    """
+
+    url: str
+    admin_socket: Path
+    result_keys: Path
+    parts: VerifierParts
+
+    def ready_line(self) -> str:
+        """Return the one line of JSON that says where everything is."""
+        return json.dumps(
+            {
+                "ready": True,
+                "url": self.url,
+                "admin_socket": str(self.admin_socket),
+                "result_keys": str(self.result_keys),
+            }
+        )
+
+
+def database_url(config: VerifierConfig) -> str:
+    """Return the URL of the database: configured, or SQLite in the data directory."""
+    return config.database or f"sqlite:///{config.directory / 'verifier.db'}"
+
+
+async def serve_verifier(
+    config: VerifierConfig,
+    ports: VerifierPorts,
+    *,
+    ready: Callable[[str], None],
+    first: bool = True,
+    port: int = 0,
+) -> None:
+    """Serve until cancelled; then stop in order.
+
+    Args:
+        config: what to do.
+        ports: what it takes.
+        ready: is given the ready line, such as `print`.
+        first: this process has what there is only one of.
+        port: that the processes share; 0 where this is the only one.
+
+    Raises:
+        ConfigurationError: something in the configuration cannot be used.
+        UnavailableError: the registry or a listener cannot be had.
+    """
+    async with running_verifier(config, ports, first=first, port=port) as verifier:
+        ready(verifier.ready_line())
+        await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def running_verifier(
+    config: VerifierConfig,
+    ports: VerifierPorts,
+    *,
+    first: bool = True,
+    port: int = 0,
+    clock: Clock | None = None,
+    random: Callable[[int], bytes] = system_random,
+) -> AsyncIterator[RunningVerifier]:
+    """Give a process that serves while the block runs; arguments as for `serve_verifier`."""
+    clock = clock or SystemClock()
+    make_private_directory(config.directory)
+    async with AsyncExitStack() as stack:
+        parts = await _compose(stack, config, ports, first=first, clock=clock, random=random)
+        tls = _tls(config)
+        host, configured_port = config.address
+        public = HttpServer(
+            create_verifier_app(parts),
+            bind_tcp(host, port or configured_port, shared=bool(port)),
+            tls=tls.context if tls else None,
+            max_connections=config.connections,
+        )
+        servers = [public]
+        if first:
+            servers.append(
+                HttpServer(
+                    create_verifier_admin_app(parts),
+                    bind_unix(config.admin_path),
+                    allowed_uids=own_uids(),
+                    max_connections=_OPERATOR_CONNECTIONS,
+                )
+            )
+            stack.callback(config.admin_path.unlink, missing_ok=True)
+        stack.push_async_callback(_stopped, servers)
+        await asyncio.gather(*(server.start() for server in servers))
+        keeping = asyncio.create_task(_keep(config, parts, ports.book, tls, first=first))
+        stack.push_async_callback(_cancelled, keeping)
+        yield _running(config, public.address, parts)
+
+
+async def _compose(
+    stack: AsyncExitStack,
+    config: VerifierConfig,
+    ports: VerifierPorts,
+    *,
+    first: bool,
+    clock: Clock,
+    random: Callable[[int], bytes],
+) -> VerifierParts:
+    registry = ports.registry()
+    stack.callback(registry.close)
+    waiting = config.appraisals_waiting
+    appraising = Worker("Verifier", threads=_APPRAISAL_THREADS, max_waiting=waiting)
+    endorsing = Worker("Endorsements", threads=1, max_waiting=waiting)
+    querying = Worker("CoSERV", threads=1, max_waiting=waiting)
+    for worker in (appraising, endorsing, querying):
+        stack.push_async_callback(worker.close)
+    if config.allow_simulator or config.allow_test_keys:
+        _LOG.warning("insecure: Evidence of simulators or published test keys is accepted")
+    endorsements = SharedEndorsements(
+        registry, keys=configured_keys(config.corim_keys, key="corim_keys"), board=ports.board
+    )
+    assembly = _Assembly(
+        config=config,
+        ports=ports,
+        endorsements=endorsements,
+        appraising=appraising,
+        endorsing=endorsing,
+        querying=querying,
+        keys=_result_keys(config, clock),
+        metrics=VerificationMetrics(),
+        clock=clock,
+        random=random,
+    )
+    policy = configured_policy(config.policy, key="policy")
+    now = clock.now()
+    if first:
+        await endorsing.run(
+            registry.adopt_policy,
+            policy_id=policy.id,
+            digest=policy.digest,
+            actor="configuration",
+            at=now,
+        )
+    await endorsing.run(endorsements.load, now=now)
+    if first:
+        await endorsing.run(
+            provision_configured, endorsements.provision, config.corims, key="corims", now=now
+        )
+    return assembly.parts(policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Assembly:
+    """The pieces of one process, and how the interfaces are made of them."""
+
+    config: VerifierConfig
+    ports: VerifierPorts
+    endorsements: SharedEndorsements
+    appraising: Worker
+    endorsing: Worker
+    querying: Worker
+    keys: ResultKeys
+    metrics: VerificationMetrics
+    clock: Clock
+    random: Callable[[int], bytes]
+
+    def parts(self, policy: AppraisalPolicy) -> VerifierParts:
+        service = self._service(policy)
+        return VerifierParts(
+            service=service,
+            challenge_response=self._challenge_response(service),
+            provisioning=self._provisioning(operators=False),
+            operators_provisioning=self._provisioning(operators=True),
+            coserv=self._coserv(),
+            endorsements=self.endorsements,
+            endorsement_worker=self.endorsing,
+            keys=self.keys,
+            metrics=self.metrics,
+            clock=self.clock,
+            public_metrics=self.config.public_metrics,
+        )
+
+    def _verifier(self, policy: AppraisalPolicy) -> BackgroundCheck:
+        config = self.config
+        return self.ports.background(
+            Verifier(
+                identity=VerifierIdentity.of_this_build(name=config.name),
+                endorsements=self.endorsements,
+                policy=policy,
+                evaluator=self.ports.evaluator,
+                lifetimes=config.lifetimes(),
+                cache=VerdictCache(),
+                allow_test_keys=config.allow_test_keys,
+                allow_simulator=config.allow_simulator,
+                collateral=configured_collateral(config.collateral, key="collateral"),
+                vendors=frozenset(config.vendors),
+            )
+        )
+
+    def _service(self, policy: AppraisalPolicy) -> ChallengeResponse | None:
+        section = self.config.challenge_response
+        if not section.serve:
+            return None
+        return ChallengeResponse(
+            verifier=self._verifier(policy),
+            keys=self.keys,
+            tokens=SessionTokens(
+                self.ports.session_key, lifetime=section.session_lifetime, random=self.random
+            ),
+            book=self.ports.book,
+            worker=self.appraising,
+            section=section,
+            refresh=self.endorsements.refresh,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+
+    def _challenge_response(
+        self, service: ChallengeResponse | None
+    ) -> ChallengeResponseRoutes | None:
+        section = self.config.challenge_response
+        if service is None:
+            return None
+        return ChallengeResponseRoutes(
+            service,
+            limiter=section.limiter(),
+            evidence_bytes=section.evidence_bytes,
+            dialect=section.default_dialect,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+
+    def _provisioning(self, *, operators: bool) -> ProvisioningRoutes:
+        section = self.config.provisioning
+
+        async def provision(data: bytes, source: str, actor: str) -> Provisioned:
+            return await self.endorsing.run(
+                self.endorsements.provision,
+                data,
+                source=source,
+                actor=actor,
+                now=self.clock.now(),
+            )
+
+        return ProvisioningRoutes(
+            provision,
+            provisioners=None if operators else Provisioners(section.clients),
+            unsigned=operators or section.unsigned,
+            limiter=None if operators else section.limiter(),
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+
+    def _coserv(self) -> CoservRoutes | None:
+        section = self.config.coserv
+        if not section.serve:
+            return None
+        key = load_or_create_key(self.config.directory / _COSERV_KEY)
+        return CoservRoutes(
+            self.endorsements,
+            signer=LocalSigner(key, thumbprint(VerificationKey(key.public_key()))),
+            lifetime=timedelta(seconds=section.answer_seconds),
+            upstream=self.ports.upstream,
+            worker=self.querying,
+            limiter=section.limiter(),
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+
+
+def _result_keys(config: VerifierConfig, clock: Clock) -> ResultKeys:
+    return ResultKeys(
+        config.directory,
+        now=clock.now(),
+        announce=timedelta(seconds=config.result_key_announce_seconds),
+        keep=max(config.lifetimes().values()),
+    )
+
+
+def _tls(config: VerifierConfig) -> FileTls | None:
+    if not config.tls_certificate:
+        return None
+    return FileTls(config.tls_certificate, config.tls_key, client_ca=config.client_ca)
+
+
+async def _keep(
+    config: VerifierConfig,
+    parts: VerifierParts,
+    book: SessionBook,
+    tls: FileTls | None,
+    *,
+    first: bool,
+) -> None:
+    """Do what has to be done now and then, until cancelled; what fails is tried again."""
+    prune_at = 0.0
+    while True:
+        now, monotonic = parts.clock.now(), parts.clock.monotonic()
+        try:
+            if tls is not None:
+                tls.reload_if_changed()
+            await parts.endorsement_worker.run(_keep_keys, config, parts.keys, now, first=first)
+            await parts.endorsement_worker.run(parts.endorsements.look, now)
+            if first and monotonic >= prune_at:
+                prune_at = monotonic + _PRUNE_SECONDS
+                keep = config.challenge_response.kept_results
+                await parts.endorsement_worker.run(book.prune, now=now, keep=keep)
+        except TrothError as exc:
+            _LOG.warning("housekeeping: %s", exc)
+        await asyncio.sleep(_SWEEP_SECONDS)
+
+
+def _keep_keys(config: VerifierConfig, keys: ResultKeys, now: datetime, *, first: bool) -> None:
+    """Rotate the result key if it is time; other processes take over what the first one did."""
+    seconds = config.result_key_seconds
+    rotate_after = timedelta(seconds=seconds) if first and seconds else None
+    keys.look(now, rotate_after=rotate_after)
+    if first:
+        _write_if_changed(
+            config.directory / _RESULT_KEYS_FILE, json.dumps(keys.jwk_set(now)) + "\n"
+        )
+
+
+def _running(
+    config: VerifierConfig, address: tuple[str, int], parts: VerifierParts
+) -> RunningVerifier:
+    host, port = address
+    shown = f"[{host}]" if ":" in host else host
+    path = config.directory / _RESULT_KEYS_FILE
+    _write_if_changed(path, json.dumps(parts.keys.jwk_set(parts.clock.now())) + "\n")
+    scheme = "https" if config.tls_certificate else "http"
+    return RunningVerifier(
+        url=f"{scheme}://{shown}:{port}",
+        admin_socket=config.admin_path,
+        result_keys=path,
+        parts=parts,
+    )
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return
+        beside = path.with_name(f".{path.name}.new")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as exc:
+        raise UnavailableError(f"{path} cannot be written: {exc.strerror}") from exc
+
+
+async def _stopped(servers: Sequence[HttpServer]) -> None:
+    await asyncio.gather(*(server.stop() for server in servers))
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
