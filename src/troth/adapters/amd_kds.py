@@ -204,7 +204,7 @@ def _check_content(content: bytes, request: CollateralRequest) -> None:
 
 
 def _checked_name(name: str) -> str:
-    if name != Path(name).name or name.startswith("."):
+    if not name or name != Path(name).name or name.startswith("."):
         raise ApiMisuseError(f"{name!r} is no name for a document")
     return name
 
