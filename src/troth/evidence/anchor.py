@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Protocol
 
 from troth.errors import ChainError, SignatureError
 from troth.evidence.evidence import TrustAnchorSource
@@ -14,6 +15,7 @@ __all__ = [
     "ECDSA",
     "HMAC",
     "MAX_CANDIDATE_KEYS",
+    "SignedMessage",
     "anchor_thumbprint",
     "refuse_certificate_chain",
     "verify_under_anchors",
@@ -30,6 +32,23 @@ _CERTIFICATE_HEADERS = {X5CHAIN: "x5chain", _X5BAG: "x5bag", _X5T: "x5t", _X5U: 
 
 _THUMBPRINTS_MAX = 1024
 _thumbprints: dict[int, tuple[VerificationKey, str]] = {}
+
+
+class SignedMessage(Protocol):
+    """Something signed: a COSE envelope, or what a scheme has in its place."""
+
+    @property
+    def format(self) -> str:
+        """What it is, for messages."""
+        ...
+
+    def verify(self, key: VerificationKey, *, algorithms: Collection[str]) -> object:
+        """Verify it under one key.
+
+        Raises:
+            SignatureError: the key does not fit, or did not sign it.
+        """
+        ...
 
 
 def refuse_certificate_chain(message: Sign1 | Mac0) -> None:
@@ -52,7 +71,7 @@ def refuse_certificate_chain(message: Sign1 | Mac0) -> None:
 
 
 def verify_under_anchors(
-    message: Sign1 | Mac0,
+    message: SignedMessage,
     *,
     scheme: str,
     implementation_id: bytes,

@@ -7,7 +7,7 @@ Source: TCG Algorithm Registry, revision 1.34, tables 3 and 4.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -55,6 +55,12 @@ ECC: Final = 0x0023
 CFB: Final = 0x0043
 
 
+_FUNCTIONS: Final[Mapping[str, Callable[[bytes], hashlib._Hash]]] = {
+    name: getattr(hashlib, name)
+    for name in ("sha1", "sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512")
+}
+
+
 @dataclass(frozen=True, slots=True)
 class TpmHash:
     """One hash algorithm.
@@ -75,7 +81,7 @@ class TpmHash:
 
     def digest(self, data: bytes) -> bytes:
         """Return the digest of `data`."""
-        return hashlib.new(self.hashlib_name, data).digest()
+        return _FUNCTIONS[self.hashlib_name](data).digest()
 
 
 HASHES: Final[Mapping[int, TpmHash]] = MappingProxyType(

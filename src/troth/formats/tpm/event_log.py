@@ -13,7 +13,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import new as new_hash
 from typing import Final
 
 from troth.errors import DecodeError, LimitExceededError, UnsupportedError
@@ -117,11 +116,11 @@ class EventLog:
         """Return the value before the first of these events, and after each of them."""
         value = initial_value(pcr, hash_, locality=self.startup_locality)
         values = [value]
-        name, number = hash_.hashlib_name, hash_.id
+        digest_of, number = hash_.digest, hash_.id
         for event in events:
             digest = event.digests.get(number)
             if digest is not None:  # what was not extended into this bank did not change it
-                value = new_hash(name, value + digest).digest()
+                value = digest_of(value + digest)
             values.append(value)
         return values
 

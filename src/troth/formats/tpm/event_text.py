@@ -70,9 +70,10 @@ _IMAGE_HEAD: Final = struct.Struct("<QQQQ")
 _NODE_HEAD: Final = struct.Struct("<BBH")
 _FILE_PATH: Final = (4, 4)
 _END_OF_PATH: Final = 0x7F
-_MAX_TEXT: Final = 160
+_MAX_TEXT: Final = 400
 _MAX_VARIABLE_NAME: Final = 256
 _SHORTEST_TEXT: Final = 3
+_LINES: Final = str.maketrans("\t\n\r", "   ")
 # What GRUB writes before the text that it measures.
 _GRUB_PREFIXES: Final = (b"grub_cmd: ", b"kernel_cmdline: ", b"module_cmdline: ")
 
@@ -160,7 +161,7 @@ def _plain(data: bytes) -> str:
 
 
 def _is_text(text: str) -> bool:
-    return text.isprintable() and "\ufffd" not in text
+    return text.translate(_LINES).isprintable() and "\ufffd" not in text
 
 
 def _described_variable(data: bytes) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import new as new_hash
 from hashlib import sha1
 from typing import Final
 
@@ -96,16 +95,14 @@ class ImaLog:
         The kernel goes on measuring between the quote and the reading of the log, so entries may
         follow; nothing vouches for them, and they are left out.
         """
-        name = hash_.hashlib_name
+        digest_of = hash_.digest
         value = bytes(hash_.size)
         if quoted == value:
             return ()
         violation = b"\xff" * hash_.size
         for entry in self.entries:
-            extended = (
-                violation if entry.is_violation else new_hash(name, entry.template_data).digest()
-            )
-            value = new_hash(name, value + extended).digest()
+            extended = violation if entry.is_violation else digest_of(entry.template_data)
+            value = digest_of(value + extended)
             if value == quoted:
                 return self.entries[: entry.number + 1]
         return None

@@ -11,6 +11,7 @@ section 16 (names).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -128,7 +129,7 @@ class EccPublic:
     y: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TpmPublic:
     """One public area.
 
@@ -164,7 +165,7 @@ class TpmPublic:
             )
         return known
 
-    @property
+    @cached_property
     def name(self) -> bytes:
         """The object's name: hash algorithm, and hash over the public area.
 
@@ -177,8 +178,9 @@ class TpmPublic:
         """Return the names of those `attributes` that the object does not have."""
         return attribute_names(attributes & ~self.attributes)
 
+    @cached_property
     def thumbprint(self) -> str:
-        """Return the RFC 7638 thumbprint of the key, in hex, without building the key.
+        """The RFC 7638 thumbprint of the key, in hex, without building the key.
 
         Raises:
             UnsupportedError: a curve that Troth does not verify with.
@@ -220,6 +222,7 @@ class TpmPublic:
         return len(self.raw).to_bytes(2) + self.raw
 
 
+@lru_cache(maxsize=64)
 def attribute_names(attributes: int) -> tuple[str, ...]:
     """Return the names of these attributes, as tpm2-tools spell them."""
     return tuple(name for bit, name in _ATTRIBUTES.items() if attributes & bit)
@@ -246,6 +249,12 @@ def decode_public(data: bytes) -> TpmPublic:
         raise LimitExceededError(format=_FORMAT, limit="MAX_PUBLIC_BYTES", value=MAX_PUBLIC_BYTES)
     if len(data) > 4 and int.from_bytes(data[:2]) == len(data) - 2 and data[:2] not in _KINDS:
         data = data[2:]
+    return _decoded(data)
+
+
+@lru_cache(maxsize=1024)
+def _decoded(data: bytes) -> TpmPublic:
+    # A fleet's keys come back with each renewal; a public area never changes.
     reader = TpmReader(data, format=_FORMAT)
     kind = reader.integer(2, "type")
     if kind not in (RSA, ECC):
