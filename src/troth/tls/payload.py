@@ -131,6 +131,7 @@ async def _fetch(reference: bytes, resolver: ReferenceResolver | None) -> bytes:
         or not isinstance(tree, dict)
         or not isinstance(digest := tree.get(_DIGEST), bytes)
         or not isinstance(address := tree.get(_ADDRESS), str)
+        or len(address.encode()) > MAX_ADDRESS_OCTETS
     ):
         raise DecodeError("not {1: SHA-256 digest, 2: address}", format=_REFERENCE)
     payload = await resolver.fetch(address, max_octets=MAX_PROOF_OCTETS)

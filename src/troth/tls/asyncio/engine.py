@@ -22,6 +22,9 @@ from troth.formats.exported_authenticator import Role
 __all__ = ["TlsContext", "TlsEngine"]
 
 _CHUNK = 1 << 16
+# SSL_MODE_NO_AUTO_CHAIN (openssl/ssl.h), which pyOpenSSL does not name. Without it OpenSSL sends
+# our own authority's certificate along, 450 octets in each handshake that the peer has already.
+_MODE_NO_AUTO_CHAIN = 0x8
 # TLS 1.3 suites whose hash the exporter and the authenticators use.
 _SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
@@ -61,6 +64,7 @@ class TlsContext:
         context.set_max_proto_version(SSL.TLS1_3_VERSION)
         context.set_tls13_ciphersuites(_SUITES)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_mode(_MODE_NO_AUTO_CHAIN)
         context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
         try:
             context.use_certificate(chain[0])

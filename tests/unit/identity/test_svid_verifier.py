@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from support.attested_world import World
+from troth.errors import ChainError, DecodeError
+from troth.identity.hardware_key import has_hardware_key
+from troth.identity.spiffe_id import TrustDomain
+from troth.identity.svid_verifier import SvidVerifier
+from troth.identity.trust_bundle import TrustBundle
+from troth.testing.lab import SoftwareDevice
+
+NOW = datetime.now(UTC)
+
+
+class Bundles:
+    """A source whose bundles a test changes, and which counts how often it is asked."""
+
+    def __init__(self, world: World) -> None:
+        self.current: TrustBundle | None = world.authority.bundle()
+
+    def bundle(self, trust_domain: TrustDomain) -> TrustBundle | None:
+        known = self.current is not None and self.current.trust_domain == trust_domain
+        return self.current if known else None
+
+
+def test_a_chain_that_comes_back_is_not_verified_again() -> None:
+    world = World()
+    verifier = SvidVerifier(Bundles(world))
+    chain = world.join("edge").svid.chain
+    assert verifier.verify(chain, now=NOW) is verifier.verify(list(chain), now=NOW)
+    assert len(verifier) == 1
+
+
+def test_a_kept_chain_ends_when_it_ends() -> None:
+    world = World()
+    verifier = SvidVerifier(Bundles(world))
+    svid = world.join("edge").svid
+    verifier.verify(svid.chain, now=NOW)
+    assert verifier.verify(svid.chain, now=svid.not_after)
+    for moment in (svid.not_after + timedelta(seconds=1), svid.not_before - timedelta(seconds=1)):
+        verifier.verify(svid.chain, now=NOW)
+        with pytest.raises(ChainError):
+            verifier.verify(svid.chain, now=moment)
+
+
+def test_another_bundle_forgets_what_the_old_one_vouched_for() -> None:
+    world = World()
+    bundles = Bundles(world)
+    verifier = SvidVerifier(bundles)
+    chain = world.join("edge").svid.chain
+    verifier.verify(chain, now=NOW)
+    bundles.current = World().authority.bundle()
+    with pytest.raises(ChainError):
+        verifier.verify(chain, now=NOW)
+    bundles.current = None
+    with pytest.raises(ChainError):
+        verifier.verify(chain, now=NOW)
+    assert len(verifier) == 0
+    bundles.current = world.authority.bundle()
+    assert verifier.verify(chain, now=NOW)
+
+
+def test_what_is_kept_is_bounded_and_refusals_are_not_kept() -> None:
+    world, stranger = World(), World()
+    verifier = SvidVerifier(Bundles(world), size=2)
+    for name in ("a", "b", "c"):
+        verifier.verify(world.join(name).svid.chain, now=NOW)
+    assert len(verifier) == 2
+    with pytest.raises(ChainError):
+        verifier.verify(stranger.join("d").svid.chain, now=NOW)
+    with pytest.raises(DecodeError):
+        verifier.verify([world.authority.certificate], now=NOW)
+    assert len(verifier) == 2
+
+
+def test_a_key_in_hardware_is_marked_in_its_certificate_and_no_other_is() -> None:
+    world = World()
+    node = world.join("edge", device=SoftwareDevice())
+    assert node.proof_key is not None
+    assert has_hardware_key(node.proof_key.svid)
+    assert not has_hardware_key(node.svid)
+    assert not has_hardware_key(world.join("plain", svid_only=True).svid)
