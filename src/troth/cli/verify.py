@@ -3,35 +3,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from cryptography import x509
 
+from troth.cli.endorsement_files import LAPSED, OperatorEndorsements, read_endorsements
 from troth.cli.inputs import (
     HexBytes,
     Rfc3339,
     printable,
-    read_certificates,
     read_collateral,
     read_input,
-    read_keys,
-    read_operator_file,
 )
+from troth.cli.policy_files import evaluator_for, read_policy
 from troth.cli.verdict_text import verdict_text
 from troth.clock import SystemClock
-from troth.endorsement.reference_value import ReferenceValue
-from troth.endorsement.repository import EndorsementSnapshot, Phase
-from troth.endorsement.store import EndorsementStore
-from troth.endorsement.trust_anchor import TrustAnchor
 from troth.errors import ConfigurationError, DecodeError, FreshnessError, TrothError
 from troth.evidence.context import Collateral
 from troth.evidence.evidence import Unchecked
@@ -39,15 +32,11 @@ from troth.evidence.freshness import EXPECTED_SIZES
 from troth.evidence.registry import SCHEMES, detect
 from troth.evidence.vendors import VENDOR_ROOTS
 from troth.formats.ar4si import TrustTier
-from troth.formats.corim.corim import Corim
-from troth.formats.corim.signed import SignedCorim, VerifiedCorim, decode_any
 from troth.formats.ear import Dialect
 from troth.formats.ear.codec import ear_claims
-from troth.formats.keys import VerificationKey
 from troth.verifier.failure import failure_result
 from troth.verifier.finding import Finding
 from troth.verifier.policy import AppraisalPolicy
-from troth.verifier.rego import DirectEvaluator, RegoEvaluator
 from troth.verifier.result import AttestationResult, VerifierIdentity
 from troth.verifier.verifier import AUTO, Verifier
 
@@ -60,7 +49,6 @@ _IDENTITY: Final = VerifierIdentity.of_this_build()
 _UNCHECKED: Final = Unchecked("no --nonce was given")
 _HEX_TEXT: Final = re.compile(rb"\s*([0-9A-Fa-f]{2}\s*){8,}", re.ASCII)
 _TEXT_REMEDY: Final = "The file holds hexadecimal text: give the octets (xxd -r -p FILE)."
-_LAPSED: Final = "not in force at this time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +61,7 @@ class _Request:
     at: datetime
     policy: AppraisalPolicy
     custom_policy: bool
-    endorsements: _OperatorEndorsements
+    endorsements: OperatorEndorsements
     remarks: Sequence[Finding]
     collateral: Collateral
     vendors: frozenset[str]
@@ -181,7 +169,7 @@ def verify(
       troth verify token.cbor --nonce 01…20 --trust-anchor iak.pem --reference-values device.corim
     """
     now = at or SystemClock().now()
-    endorsements, remarks = _endorsements(
+    endorsements, remarks = read_endorsements(
         trust_anchors, reference_values, corim_keys, now=now, scheme=scheme
     )
     request = _Request(
@@ -189,7 +177,7 @@ def verify(
         scheme=scheme,
         nonce=nonce,
         at=now,
-        policy=_policy(policy),
+        policy=AppraisalPolicy.default() if policy is None else read_policy(policy),
         custom_policy=policy is not None,
         endorsements=endorsements,
         remarks=remarks,
@@ -222,7 +210,7 @@ def _run(request: _Request, *, as_json: bool) -> int:
 def _appraise(request: _Request, data: bytes) -> AttestationResult:
     nonce = request.nonce
     impossible = nonce is not None and len(nonce) not in EXPECTED_SIZES
-    with _evaluator(request) as evaluator:
+    with evaluator_for(custom=request.custom_policy) as evaluator:
         result = Verifier(
             identity=_IDENTITY,
             endorsements=request.endorsements,
@@ -272,23 +260,11 @@ def _fetched(request: _Request, data: bytes) -> Collateral | None:
     return AmdKds(request.fetch_into).fetch(wanted(decode(data)), now=request.at)
 
 
-@contextlib.contextmanager
-def _evaluator(request: _Request) -> Iterator[RegoEvaluator]:
-    if not request.custom_policy:
-        yield DirectEvaluator()
-        return
-    # A policy that somebody wrote may loop, or crash its interpreter.
-    from troth.adapters.rego_worker import WorkerEvaluator  # noqa: PLC0415 - only where needed
-
-    with WorkerEvaluator(workers=1) as evaluator:
-        yield evaluator
-
-
 def _refuse(request: _Request, data: bytes, error: TrothError, *, as_json: bool) -> int:
     message = printable(str(error))
-    lapsed = [remark.claim for remark in request.remarks if remark.actual.startswith(_LAPSED)]
+    lapsed = [remark.claim for remark in request.remarks if remark.actual.startswith(LAPSED)]
     if lapsed:
-        message += f" ({printable(', '.join(lapsed))}: {_LAPSED})"
+        message += f" ({printable(', '.join(lapsed))}: {LAPSED})"
     if as_json:
         result = failure_result(
             error,
@@ -345,128 +321,3 @@ def _report(result: AttestationResult, *, authentic: bool) -> dict[str, Any]:
         },
         "ear": ear_claims(result.to_ear(), Dialect.IETF_03, wire="json"),
     }
-
-
-def _policy(path: str | None) -> AppraisalPolicy:
-    if path is None:
-        return AppraisalPolicy.default()
-    try:
-        text = read_operator_file(path).decode()
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(source=path, accepted="Rego in UTF-8") from exc
-    return AppraisalPolicy.from_text(text, name=Path(path).name)
-
-
-@dataclass(frozen=True, slots=True)
-class _OperatorSnapshot:
-    """What CoRIMs endorse, and keys that the operator believes whoever carries them."""
-
-    endorsed: EndorsementSnapshot
-    anchors: Sequence[VerificationKey]
-    roots: Sequence[x509.Certificate]
-
-    @property
-    def epoch(self) -> str:
-        return self.endorsed.epoch
-
-    def find(
-        self, scheme: str, *, class_id: bytes, instance_id: bytes = b""
-    ) -> Sequence[ReferenceValue]:
-        return self.endorsed.find(scheme, class_id=class_id, instance_id=instance_id)
-
-    def trust_anchors(
-        self, scheme: str, *, implementation_id: bytes, instance_id: bytes
-    ) -> Sequence[TrustAnchor]:
-        return self.endorsed.trust_anchors(
-            scheme, implementation_id=implementation_id, instance_id=instance_id
-        )
-
-    def keys(
-        self, scheme: str, *, implementation_id: bytes, instance_id: bytes
-    ) -> Sequence[VerificationKey]:
-        endorsed = self.endorsed.keys(
-            scheme, implementation_id=implementation_id, instance_id=instance_id
-        )
-        return [*self.anchors, *endorsed]
-
-    def certificates(self, scheme: str) -> Sequence[x509.Certificate]:
-        return [*self.roots, *self.endorsed.certificates(scheme)]
-
-
-@dataclass(frozen=True, slots=True)
-class _OperatorEndorsements:
-    store: EndorsementStore
-    anchors: Sequence[VerificationKey]
-    roots: Sequence[x509.Certificate]
-
-    def snapshot(self, now: datetime) -> EndorsementSnapshot:
-        return _OperatorSnapshot(self.store.snapshot(now), self.anchors, self.roots)
-
-
-def _endorsements(
-    trust_anchors: Sequence[str],
-    reference_values: Sequence[str],
-    corim_keys: Sequence[str],
-    *,
-    now: datetime,
-    scheme: str,
-) -> tuple[_OperatorEndorsements, list[Finding]]:
-    """Return what the operator's files endorse, and what is to be said about them."""
-    anchors = [key for path in trust_anchors for key in read_keys(path)]
-    roots = [root for path in trust_anchors for root in read_certificates(path)]
-    signers = [key for path in corim_keys for key in read_keys(path)]
-    store = EndorsementStore()
-    remarks: list[Finding] = []
-    for path in reference_values:
-        try:
-            found = _provision(store, path, signers, now=now, scheme=scheme)
-        except ConfigurationError:
-            raise
-        except FreshnessError as exc:
-            remarks.append(_remark(path, f"{_LAPSED}: {exc}", exc.remedy))
-        except TrothError as exc:
-            remedy = f" {exc.remedy}" if exc.remedy else ""
-            raise ConfigurationError(source=path, accepted=f"a CoRIM: {exc}.{remedy}") from exc
-        else:
-            remarks += [_remark(path, unused, "Nothing, if it is not needed.") for unused in found]
-    return _OperatorEndorsements(store, anchors, roots), remarks
-
-
-def _remark(path: str, actual: str, remedy: str) -> Finding:
-    return Finding(
-        claim=path,
-        expected="Endorsements that take part in the appraisal",
-        actual=actual,
-        rule="--reference-values",
-        remedy=remedy,
-        severity="note",
-    )
-
-
-def _provision(
-    store: EndorsementStore,
-    path: str,
-    signers: Sequence[VerificationKey],
-    *,
-    now: datetime,
-    scheme: str,
-) -> list[str]:
-    """Take in one CoRIM and return what of it plays no part, in sentences."""
-    decoded = decode_any(read_operator_file(path))
-    corim: Corim | VerifiedCorim
-    if isinstance(decoded, SignedCorim):
-        if not signers:
-            raise ConfigurationError(
-                source=path, accepted="--corim-key FILE beside it: this CoRIM is signed"
-            )
-        corim = decoded.verify(signers, now=now)
-        profile = corim.corim.profile
-    else:
-        corim, profile = decoded, decoded.profile
-    stated = scheme if profile is None and scheme != AUTO else ""
-    provisioned = store.provision(corim, now=now, source=path, scheme=stated)
-    unused = list(provisioned.unused)
-    phase = next(each.phase for each in store.list(now=now) if each.id == provisioned.id)
-    if phase is Phase.PENDING:
-        unused.append(f"{_LAPSED}: its validity has not begun")
-    return unused
