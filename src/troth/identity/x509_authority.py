@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The authority of a trust domain: issues X.509-SVIDs, members' only on an Attestation Result.
 
-Two kinds of SVIDs, and no way from the one to the other:
+Three kinds of SVIDs, and no way from the one to the other:
 
-* A *member's* names a workload or proxy on an attested node. Its path does not begin with /troth/.
-  It takes an EAR that a trusted Verifier signed for the very key in the request, affirming, with an
-  end; and it never outlives that end.
+* A *member's* names an attested node or its proxy. Its path does not begin with /troth/. It takes
+  an EAR that a trusted Verifier signed for the very key in the request, affirming, with an end; and
+  it never outlives that end.
+* A *workload's* names a process on such a node. It takes the node's EAR, says by whose word the
+  workload's key stands (`workload_result.py`), and never outlives the node's EAR either.
 * An *infrastructure* SVID names a part of Troth itself, under /troth/. It takes no EAR, so whoever
   can call that method can make the control plane's identities: keep it off every network.
 
@@ -56,6 +58,7 @@ from troth.identity.certificates import (
 from troth.identity.hardware_key import hardware_key_policy
 from troth.identity.spiffe_id import SpiffeId, TrustDomain
 from troth.identity.trust_bundle import TrustBundle, TrustBundleSet
+from troth.identity.workload_result import NodeResult
 from troth.identity.x509_path import verify_x509_svid
 from troth.identity.x509_svid import NODE_PREFIX, X509Svid
 
@@ -260,6 +263,60 @@ class X509Authority:
             hardware_key=hardware_key,
         )
 
+    def issue_workload_svid(
+        self,
+        request: CertificateRequest,
+        spiffe_id: SpiffeId,
+        *,
+        node: NodeResult,
+        now: datetime,
+        ttl: timedelta,
+        random: bytes,
+        dns_names: Sequence[str] = (),
+    ) -> X509Svid:
+        """Issue an SVID for a process on an attested node, with a result of layers inside.
+
+        Says nothing about whether this process may have this SPIFFE ID: registration and the node's
+        agent do.
+
+        Args:
+            request: the key; see `decode_csr`.
+            spiffe_id: from registration.
+            node: the node's verified result.
+            now: timezone-aware.
+            ttl: wanted lifetime. The end is the first of now + `ttl`, the end of the node's result
+                and the authority's own end.
+            random: 16 octets or more from the operating system.
+            dns_names: from registration; lower case, no wildcards.
+
+        Raises:
+            AuthorizationError: the SPIFFE ID is not a member's.
+            FreshnessError: it would end before it begins.
+            LimitExceededError: the result is longer than `MAX_RESULT_BYTES`.
+            ApiMisuseError: a name is not of its form.
+        """
+        self._check_id(spiffe_id, infrastructure=False)
+        if not _NODE_ID.fullmatch(node.node_id):
+            raise ApiMisuseError(f"node id {node.node_id[:64]!r} does not fit a Subject")
+        result = node.sign_for(request.spki)
+        if len(result) > MAX_RESULT_BYTES:
+            raise LimitExceededError(
+                format="EAR in an X.509-SVID", limit="max_result_bytes", value=MAX_RESULT_BYTES
+            )
+        return self._issue(
+            request.public_key,
+            spiffe_id,
+            now=now,
+            not_after=min(whole_seconds(now) + ttl, node.expires_at),
+            random=random,
+            dns_names=dns_names,
+            node_id=node.node_id,
+            result=result,
+            # A batch is of hundreds: what was signed a moment ago is not verified as a path again.
+            # The rules of a leaf are checked all the same.
+            verify_path=False,
+        )
+
     def issue_infrastructure_svid(
         self,
         key: SvidKey,
@@ -317,6 +374,7 @@ class X509Authority:
         node_id: str = "",
         result: bytes = b"",
         hardware_key: bool = False,
+        verify_path: bool = True,
     ) -> X509Svid:
         start = whole_seconds(now)
         not_after = min(whole_seconds(not_after), self.certificate.not_valid_after_utc)
@@ -355,7 +413,8 @@ class X509Authority:
             builder = builder.add_extension(hardware_key_policy(), critical=False)
         certificate = builder.sign(self._private_key, signature_hash(self._private_key))
         svid = X509Svid(chain=(certificate,))
-        verify_x509_svid(svid, TrustBundleSet([self.bundle()]), now=now)
+        if verify_path:
+            verify_x509_svid(svid, TrustBundleSet([self.bundle()]), now=now)
         return svid
 
 
