@@ -30,6 +30,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("troth.cli.demo.command:demo", "Show the main job with real parts on this machine"),
     "verify": ("troth.cli.verify:verify", "Verify and appraise one piece of Evidence"),
     "explain": ("troth.cli.explain:explain", "Say in words what a result or refusal means"),
+    "policy": ("troth.cli.policy:policy", "Check, test and try out Appraisal Policies"),
     "corim": ("troth.cli.corim:corim", "Make, show and sign Reference Values"),
     "completion": ("troth.cli.completion:completion", "Print the completion script of a shell"),
 }
