@@ -37,6 +37,7 @@ SCHEMES: Mapping[str, Loader] = MappingProxyType(
         "nitro": _module("troth.evidence.nitro"),
         "psa": _module("troth.evidence.psa"),
         "sev_snp": _module("troth.evidence.sev_snp"),
+        "tpm2": _module("troth.evidence.tpm2"),
     }
 )
 """Name to loader. `detect()` asks in this order: the sharper `recognises()` first."""

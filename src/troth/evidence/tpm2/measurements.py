@@ -49,6 +49,7 @@ class Measurements:
         values: of the quoted registers, by bank; empty in forms that carry only the digest.
         bank: the strongest quoted bank that the event log has digests by, or None without log.
         events: register to the events that explain it; only registers that the log explains.
+        initial_values: what those registers began with.
         secure_boot: what firmware measured, where the log explains PCR 7; else None.
         is_debugger_allowed: firmware measured that a debugger may be attached.
         files: the IMA entries that PCR 10 vouches for; None without log.
@@ -59,6 +60,7 @@ class Measurements:
     values: PcrValues
     bank: TpmHash | None = None
     events: Mapping[int, Sequence[Event]] = field(default_factory=dict)
+    initial_values: Mapping[int, bytes] = field(default_factory=dict)
     secure_boot: bool | None = None
     is_debugger_allowed: bool = False
     files: Sequence[ImaEntry] | None = None
@@ -140,6 +142,7 @@ def measurements_of(evidence: Tpm2Evidence, values: PcrValues) -> Measurements:
         values=values,
         bank=bank,
         events=events,
+        initial_values=_initial_values(log, bank, events) if log and bank else {},
         secure_boot=secure_boot(log, bank) if knows_policy and log and bank else None,
         is_debugger_allowed=bool(knows_policy and log and bank and is_debugger_allowed(log, bank)),
         files=files,
@@ -167,6 +170,12 @@ def _explained(
         if replayed.get(pcr) == value
     }
     return bank, events
+
+
+def _initial_values(
+    log: EventLog, bank: TpmHash, events: Mapping[int, Sequence[Event]]
+) -> Mapping[int, bytes]:
+    return {pcr: log.values_of((), bank, pcr)[0] for pcr in events}
 
 
 def _replay(log: EventLog, bank: TpmHash, values: Mapping[int, bytes]) -> None:

@@ -33,6 +33,7 @@ APPRAISERS: Mapping[str, AppraiserLoader] = MappingProxyType(
         "nitro": _module("troth.verifier.appraisers.nitro"),
         "psa": _module("troth.verifier.appraisers.psa"),
         "sev_snp": _module("troth.verifier.appraisers.sev_snp"),
+        "tpm2": _module("troth.verifier.appraisers.tpm2"),
     }
 )
 """Scheme name to loader."""
