@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from troth.errors import DecodeError
 from troth.formats.eat import normalise_media_type
 from troth.formats.media_type import parse_media_type
@@ -26,9 +28,15 @@ def refuse_other_profile(media_type: str, *accepted: str, format: str) -> None:
     """
     if not media_type:
         return
-    parameters = parse_media_type(normalise_media_type(media_type)).parameters
-    stated = parameters.get("eat_profile") or parameters.get("profile")
+    stated = _stated_profile(media_type)
     if stated and stated not in accepted:
         raise DecodeError(
             f"came as {shown(media_type)}, but its own profile is {accepted[0]}", format=format
         )
+
+
+# A fleet sends few spellings over and over, and taking one apart costs as much as a small token.
+@lru_cache(maxsize=256)
+def _stated_profile(media_type: str) -> str:
+    parameters = parse_media_type(normalise_media_type(media_type)).parameters
+    return parameters.get("eat_profile") or parameters.get("profile") or ""
