@@ -125,3 +125,28 @@ def test_without_the_private_key_nothing_is_signed(tmp_path: Path) -> None:
     (tmp_path / "result.key.pem").unlink()
     with pytest.raises(UnavailableError, match="cannot be used"):
         ring(tmp_path)
+
+
+def test_haste_lets_the_announced_key_sign_at_once(tmp_path: Path) -> None:
+    keys = ring(tmp_path)
+    first = keys.signer(NOW).key_id
+    with pytest.raises(ConflictError, match="no result key is announced"):
+        keys.activate(NOW)
+    second = keys.rotate(NOW)
+    assert keys.signer(NOW).key_id == first
+    assert keys.activate(NOW + HOUR) == second
+    assert keys.signer(NOW + HOUR).key_id == second
+    # What the first signed verifies for as long as it may last, and no longer.
+    published = [key.key_id for key in keys.published(NOW + 3 * HOUR - timedelta(seconds=1))]
+    assert published == [second, first]
+    assert [key.key_id for key in keys.published(NOW + 3 * HOUR)] == [second]
+
+
+def test_the_private_half_is_there_until_its_turn_is_over(tmp_path: Path) -> None:
+    keys = ring(tmp_path)
+    first = keys.signer(NOW).key_id
+    assert keys.private_key(first) is not None
+    keys.rotate(NOW, announce=timedelta(0))
+    keys.look(NOW)
+    assert keys.private_key(first) is None
+    assert keys.private_key("unknown") is None
