@@ -316,7 +316,8 @@ def _signing(entries: Sequence[_Entry], now: datetime) -> _Entry:
     seconds = now.timestamp()
     due = [entry for entry in entries if entry.signs_from <= seconds]
     # Before the first is due the clock has gone back; the first still is the one that is known.
-    return max(due, key=lambda entry: entry.signs_from) if due else entries[0]
+    # Of two that begin in the same second the one that was made later.
+    return max(reversed(due), key=lambda entry: entry.signs_from) if due else entries[0]
 
 
 def _entry(file: str, key: ec.EllipticCurvePrivateKey, *, made: int, signs_from: int) -> _Entry:
