@@ -11,6 +11,7 @@ from typing import Final
 from cryptography import x509
 
 from troth.cli.inputs import read_certificates, read_keys, read_operator_file
+from troth.endorsement.endorsements import endorsements_of
 from troth.endorsement.reference_value import ReferenceValue
 from troth.endorsement.repository import EndorsementSnapshot, Phase
 from troth.endorsement.store import EndorsementStore
@@ -35,6 +36,7 @@ class _OperatorSnapshot:
     endorsed: EndorsementSnapshot
     anchors: Sequence[VerificationKey]
     roots: Sequence[x509.Certificate]
+    classes: Sequence[bytes]
 
     @property
     def epoch(self) -> str:
@@ -43,7 +45,16 @@ class _OperatorSnapshot:
     def find(
         self, scheme: str, *, class_id: bytes, instance_id: bytes = b""
     ) -> Sequence[ReferenceValue]:
-        return self.endorsed.find(scheme, class_id=class_id, instance_id=instance_id)
+        found = self.endorsed.find(scheme, class_id=class_id, instance_id=instance_id)
+        if found or class_id:
+            return found
+        # Evidence that does not say its class, of a key that no file says the class of: what is
+        # given beside it is meant for it.
+        return [
+            value
+            for each in self.classes
+            for value in self.endorsed.find(scheme, class_id=each, instance_id=instance_id)
+        ]
 
     def trust_anchors(
         self, scheme: str, *, implementation_id: bytes, instance_id: bytes
@@ -71,10 +82,12 @@ class OperatorEndorsements:
     store: EndorsementStore
     anchors: Sequence[VerificationKey]
     roots: Sequence[x509.Certificate]
+    classes: Sequence[bytes] = ()
 
     def snapshot(self, now: datetime) -> EndorsementSnapshot:
         """Return the set in force at `now`."""
-        return _OperatorSnapshot(self.store.snapshot(now), self.anchors, self.roots)
+        snapshot = self.store.snapshot(now)
+        return _OperatorSnapshot(snapshot, self.anchors, self.roots, self.classes)
 
 
 def read_endorsements(
@@ -102,9 +115,10 @@ def read_endorsements(
     signers = [key for path in corim_keys for key in read_keys(path)]
     store = EndorsementStore()
     remarks: list[Finding] = []
+    classes: dict[bytes, None] = {}
     for path in reference_values:
         try:
-            found = _provision(store, path, signers, now=now, scheme=scheme)
+            found = _provision(store, path, signers, classes, now=now, scheme=scheme)
         except ConfigurationError:
             raise
         except FreshnessError as exc:
@@ -114,7 +128,7 @@ def read_endorsements(
             raise ConfigurationError(source=path, accepted=f"a CoRIM: {exc}.{remedy}") from exc
         else:
             remarks += [_remark(path, unused, "Nothing, if it is not needed.") for unused in found]
-    return OperatorEndorsements(store, anchors, roots), remarks
+    return OperatorEndorsements(store, anchors, roots, tuple(classes)), remarks
 
 
 def _remark(path: str, actual: str, remedy: str) -> Finding:
@@ -132,11 +146,12 @@ def _provision(
     store: EndorsementStore,
     path: str,
     signers: Sequence[VerificationKey],
+    classes: dict[bytes, None],
     *,
     now: datetime,
     scheme: str,
 ) -> list[str]:
-    """Take in one CoRIM and return what of it plays no part, in sentences."""
+    """Take in one CoRIM, add its classes, and return what of it plays no part, in sentences."""
     decoded = decode_any(read_operator_file(path))
     corim: Corim | VerifiedCorim
     if isinstance(decoded, SignedCorim):
@@ -150,6 +165,11 @@ def _provision(
         corim, profile = decoded, decoded.profile
     stated = scheme if profile is None and scheme != AUTO else ""
     provisioned = store.provision(corim, now=now, source=path, scheme=stated)
+    endorsed = endorsements_of(
+        corim.corim if isinstance(corim, VerifiedCorim) else corim, source=path, scheme=stated
+    )
+    classes.update((each.environment.class_id, None) for each in endorsed.reference_values)
+    classes.pop(b"", None)
     unused = list(provisioned.unused)
     phase = next(each.phase for each in store.list(now=now) if each.id == provisioned.id)
     if phase is Phase.PENDING:

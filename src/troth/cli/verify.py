@@ -23,6 +23,7 @@ from troth.cli.inputs import (
     read_input,
 )
 from troth.cli.policy_files import evaluator_for, read_policy
+from troth.cli.tpm2_files import Tpm2Files, tpm2_options
 from troth.cli.verdict_text import verdict_text
 from troth.clock import SystemClock
 from troth.errors import ConfigurationError, DecodeError, FreshnessError, TrothError
@@ -66,6 +67,7 @@ class _Request:
     collateral: Collateral
     vendors: frozenset[str]
     fetch_into: Path | None
+    tpm2: Tpm2Files
     allow_test_keys: bool
     allow_simulator: bool
 
@@ -90,8 +92,8 @@ class _Request:
     "trust_anchors",
     multiple=True,
     metavar="FILE",
-    help="Attestation key (PEM, JWK) believed for every instance, or root certificate. May be "
-    "repeated.",
+    help="Attestation key (PEM, JWK, TPM2B_PUBLIC) believed for every instance, or root "
+    "certificate. May be repeated.",
 )
 @click.option(
     "--trust-vendor",
@@ -136,9 +138,11 @@ class _Request:
 )
 @click.option("--allow-test-keys", is_flag=True, help="INSECURE: take published test keys.")
 @click.option("--allow-simulator", is_flag=True, help="INSECURE: take the platform simulator.")
+@tpm2_options
 @click.pass_context
 def verify(
     ctx: click.Context,
+    /,
     evidence: str,
     *,
     scheme: str,
@@ -154,6 +158,7 @@ def verify(
     output: str | None,
     allow_test_keys: bool,
     allow_simulator: bool,
+    **tpm2: object,
 ) -> None:
     r"""Verify and appraise EVIDENCE, a file or - for standard input.
 
@@ -167,6 +172,8 @@ def verify(
     \b
     Example:
       troth verify token.cbor --nonce 01…20 --trust-anchor iak.pem --reference-values device.corim
+      troth verify --scheme tpm2 quote.bin --signature quote.sig --pcrs pcrs.json \
+          --event-log boot.log --trust-anchor ak.pub --pcr-selection 0,1,4,7,9 --nonce 01…20
     """
     now = at or SystemClock().now()
     endorsements, remarks = read_endorsements(
@@ -184,6 +191,7 @@ def verify(
         collateral=read_collateral(collateral) if collateral is not None else Collateral(),
         vendors=frozenset(vendors),
         fetch_into=_fetch_directory(collateral, fetch=fetch_collateral),
+        tpm2=Tpm2Files.of(scheme, trust_anchors, tpm2),
         allow_test_keys=allow_test_keys,
         allow_simulator=allow_simulator,
     )
@@ -194,7 +202,7 @@ def verify(
 def _run(request: _Request, *, as_json: bool) -> int:
     data = b""
     try:
-        data = read_input(request.path)
+        data = request.tpm2.evidence(read_input(request.path))
         result = _appraise(request, data)
     except ConfigurationError:
         raise
@@ -218,6 +226,7 @@ def _appraise(request: _Request, data: bytes) -> AttestationResult:
             evaluator=evaluator,
             collateral=request.collateral,
             vendors=request.vendors,
+            schemes=request.tpm2.schemes(),
             allow_test_keys=request.allow_test_keys,
             allow_simulator=request.allow_simulator,
         ).appraise(

@@ -16,6 +16,7 @@ from troth.formats.cose_key import CoseKey
 from troth.formats.jwk import MAX_KEYS, decode_jwk, decode_jwks, thumbprint
 from troth.formats.limits import DEFAULT_LIMITS, Limits
 from troth.formats.strict_json import decode_json_object
+from troth.formats.tpm.public import decode_public, looks_like_public
 from troth.formats.verification_key import (
     PublicKey,
     VerificationKey,
@@ -38,7 +39,7 @@ __all__ = [
 
 ACCEPTED_FORMS = (
     "PEM (one or more public keys, unencrypted private keys or certificates), "
-    "DER (SubjectPublicKeyInfo, certificate, PKCS#8), JWK, JWK Set or COSE_Key"
+    "DER (SubjectPublicKeyInfo, certificate, PKCS#8), JWK, JWK Set, COSE_Key or TPM2B_PUBLIC"
 )
 
 _PEM_BLOCK = re.compile(
@@ -86,6 +87,8 @@ def load_keys(
         keys = [_der(data, source)]
     elif data[:1] and 0x80 <= data[0] <= 0xBB:
         keys = _cose(data, source, limits)
+    elif looks_like_public(data):
+        keys = [VerificationKey(decode_public(data).public_key())]
     else:
         raise _unrecognised(source, "empty" if not data else "not a key in any form Troth reads")
     if not keys:
