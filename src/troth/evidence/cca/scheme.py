@@ -33,6 +33,7 @@ from troth.evidence.anchor import (
 from troth.evidence.cca.evidence import CcaEvidence, decode
 from troth.evidence.cca.platform_claims import PLATFORM_PROFILES, PlatformClaims
 from troth.evidence.cca.realm_claims import REALM_2_0_0, REALM_HASHES, RealmClaims
+from troth.evidence.claimed import Claimed
 from troth.evidence.context import NO_CONTEXT, VerificationContext
 from troth.evidence.evidence import (
     ClaimsSet,
@@ -75,6 +76,19 @@ class CcaScheme:
     def decode(self, data: bytes, *, media_type: str = "") -> CcaEvidence:
         """Decode one token; see `troth.evidence.cca.evidence.decode`."""
         return decode(data, media_type=media_type)
+
+    def claimed(self, evidence: CcaEvidence) -> Claimed:
+        """Return what a token says of itself; nothing of it is verified."""
+        platform, realm = evidence.platform.claims, evidence.realm.claims
+        return Claimed(
+            challenge=realm.challenge,
+            challenge_claim="cca-realm-challenge",
+            padded_to=CHALLENGE_SIZE,
+            claims_sets=_claims_sets(platform, realm),
+            implementation_id=platform.implementation_id,
+            instance_id=platform.instance_id,
+            boot_session=_boot_session(realm),
+        )
 
     def verify(
         self,

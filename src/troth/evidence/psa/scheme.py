@@ -23,6 +23,7 @@ from troth.evidence.anchor import (
     refuse_certificate_chain,
     verify_under_anchors,
 )
+from troth.evidence.claimed import Claimed
 from troth.evidence.context import NO_CONTEXT, VerificationContext
 from troth.evidence.evidence import (
     ClaimsSet,
@@ -32,7 +33,7 @@ from troth.evidence.evidence import (
 )
 from troth.evidence.freshness import check_freshness
 from troth.evidence.insecure import refuse_published_key, refuse_simulator
-from troth.evidence.psa.claims import PROFILES
+from troth.evidence.psa.claims import PROFILES, PsaClaims
 from troth.evidence.psa.evidence import PsaEvidence, decode
 from troth.formats.cose import Sign1
 
@@ -63,6 +64,18 @@ class PsaScheme:
     def decode(self, data: bytes, *, media_type: str = "") -> PsaEvidence:
         """Decode one token; see `troth.evidence.psa.evidence.decode`."""
         return decode(data, media_type=media_type)
+
+    def claimed(self, evidence: PsaEvidence) -> Claimed:
+        """Return what a token says of itself; nothing of it is verified."""
+        claims = evidence.claims
+        return Claimed(
+            challenge=claims.nonce,
+            challenge_claim="nonce",
+            claims_sets=_claims_sets(claims),
+            implementation_id=claims.implementation_id,
+            instance_id=claims.instance_id,
+            boot_session=claims.boot_seed,
+        )
 
     def verify(
         self,
@@ -100,9 +113,7 @@ class PsaScheme:
         matched = check_freshness(claims.nonce, freshness, claim="nonce")  # (5)
         return VerifiedEvidence(
             evidence=evidence,
-            claims_sets=(
-                ClaimsSet(label="psa", component="node", layer="hardware", claims=claims.to_json()),
-            ),
+            claims_sets=_claims_sets(claims),
             freshness=matched,
             implementation_id=claims.implementation_id,
             instance_id=claims.instance_id,
@@ -111,3 +122,7 @@ class PsaScheme:
             boot_session=claims.boot_seed,
             insecure=insecure + published,
         )
+
+
+def _claims_sets(claims: PsaClaims) -> tuple[ClaimsSet, ...]:
+    return (ClaimsSet(label="psa", component="node", layer="hardware", claims=claims.to_json()),)
