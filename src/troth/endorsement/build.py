@@ -40,6 +40,7 @@ from troth.formats.keys import VerificationKey, load_keys
 __all__ = [
     "AttestKey",
     "Component",
+    "NamedDigest",
     "cca_corims",
     "cca_platform_corim",
     "cca_realm_corim",
@@ -80,6 +81,21 @@ class AttestKey:
 
     instance_id: bytes
     key: VerificationKey | bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedDigest:
+    """One digest of an ordered list, such as an event of a boot log or a measured file.
+
+    Attributes:
+        key: measurement key; several may have the same.
+        digest: 32, 48 or 64 octets; the algorithm goes by the length.
+        name: what it is of; "" for none.
+    """
+
+    key: str
+    digest: bytes
+    name: str = ""
 
 
 def psa_corim(
@@ -240,6 +256,7 @@ def measured_corim(
     class_id: bytes,
     digests: Mapping[str, Sequence[bytes]] | None = None,
     registers: Mapping[int | str, Sequence[bytes]] | None = None,
+    listed: Sequence[NamedDigest] = (),
     keys: Iterable[AttestKey] = (),
     vendor: str = "",
     model: str = "",
@@ -254,6 +271,7 @@ def measured_corim(
         digests: measurement key ("measurement", "mrtd", …) to its digests, one for each hash
             algorithm; the algorithm goes by the length.
         registers: register (PCR number, or name) to its digests, likewise.
+        listed: further measurements, in this order.
         keys: attestation keys of instances.
         vendor: name of the maker, for people.
         model: name of the product, for people.
@@ -269,6 +287,13 @@ def measured_corim(
     if registers:
         named = {register: _digests(values) for register, values in registers.items()}
         measurements.append(Measurement(values=MeasurementValues(registers=named)))
+    measurements += (
+        Measurement(
+            key=each.key,
+            values=MeasurementValues(digests=(_digest(each.digest),), name=each.name or None),
+        )
+        for each in listed
+    )
     environment = _environment(class_id, vendor, model)
     uri = generic_uri(scheme)
     return _finish(

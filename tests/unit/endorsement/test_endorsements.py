@@ -73,6 +73,7 @@ class TestProfiles:
             "tag:amd.com,2024:snp-corim-profile": "sev_snp",
             "tag:amd.com,2025:snp-corim-profile": "sev_snp",
             "tag:github.com/parallaxsecond,2023-03-03:tpm": "tpm2",
+            "https://enacttrust.com/veraison/1.0.0": "tpm2",
             **{generic_uri(scheme): scheme for scheme in GENERIC_SCHEMES},
         }
 

@@ -22,6 +22,7 @@ ACCEPTED = [
     ("corim", "cca-realm-valid.cbor", "cca", 6, 0),
     ("corim", "corim-sevsnp-valid.cbor", "sev_snp", 18, 1),
     ("corim", "corim-parsec-tpm-valid.cbor", "tpm2", 1, 1),
+    ("tpm", "veraison-services/corim-enacttrust-valid.cbor", "tpm2", 1, 1),
 ]
 
 REFUSED = [
@@ -46,7 +47,6 @@ REFUSED = [
 
 UNKNOWN_PROFILE = [
     ("corim", "unsigned-example-corim.cbor", "http://example.com/example-profile"),
-    ("tpm", "veraison-services/corim-enacttrust-valid.cbor", "https://enacttrust.com/"),
 ]
 
 

@@ -12,7 +12,8 @@ import click
 from troth.cli.corim.description import corim_from_description
 from troth.cli.corim.evidence import LEAVE_OUT, read_evidence
 from troth.cli.corim.files import parse_validity, write_file
-from troth.cli.inputs import read_keys, read_operator_file
+from troth.cli.inputs import HexBytes, read_keys, read_operator_file
+from troth.cli.tpm2_files import Tpm2Files, tpm2_options
 from troth.errors import ConfigurationError
 from troth.formats.corim import Corim
 
@@ -22,12 +23,13 @@ __all__ = ["create"]
 @click.command()
 @click.option("--from", "description", metavar="FILE", help="Describe the values in a file: TOML, YAML or JSON.")  # fmt: skip
 @click.option("--evidence", metavar="FILE", help="Take them from this Evidence of a good node.")
-@click.option("--scheme", type=click.Choice(["psa", "cca"]), help="Of the Evidence; else recognised.")  # fmt: skip
+@click.option("--scheme", type=click.Choice(["psa", "cca", "tpm2"]), help="Of the Evidence; else recognised.")  # fmt: skip
 @click.option("--key", "key_file", metavar="FILE", help="The node's attestation key: verify the Evidence.")  # fmt: skip
 @click.option("--unverified", is_flag=True, help="Believe the Evidence without verifying it.")
 @click.option("--with-key", is_flag=True, help="Also put the attestation key into the CoRIM.")
 @click.option("--leave-out", type=click.Choice(LEAVE_OUT), multiple=True, help="Say nothing about this; may be repeated.")  # fmt: skip
 @click.option("--id", "corim_id", default="", metavar="ID", help="Identifier of the CoRIM; what is withdrawn later.")  # fmt: skip
+@click.option("--class-id", type=HexBytes(), metavar="HEX", help="tpm2: class of machines that the values are about.")  # fmt: skip
 @click.option("--vendor", default="", help="Name of the maker, for people.")
 @click.option("--model", default="", help="Name of the product, for people.")
 @click.option("--not-before", default="", metavar="TIME", help="The CoRIM is not valid before.")
@@ -36,6 +38,7 @@ __all__ = ["create"]
 @click.option("--allow-simulator", is_flag=True, help="Take Evidence of the platform simulator.")
 @click.option("--out-dir", default=".", metavar="DIR", help="Where to write ID.cbor.", show_default=True)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace files that exist.")
+@tpm2_options
 def create(
     *,
     description: str | None,
@@ -51,6 +54,9 @@ def create(
     From a description:       troth corim create --from board.yaml
     From a node's Evidence:   troth corim create --evidence token.cbor --key iak.pem \
                                   --with-key --id acme-board-1
+    From a TPM's quote:       troth corim create --scheme tpm2 --evidence quote.bin \
+                                  --signature quote.sig --pcrs pcrs.json --event-log boot.log \
+                                  --key ak.pub --with-key --class-id 01 --id acme-host-1
 
     The Evidence of a CCA node makes two CoRIMs, ID-platform and ID-realm. What is written is
     unsigned: see `troth corim sign`.
@@ -86,6 +92,8 @@ def _from_evidence(
     not_after: str,
     allow_test_keys: bool,
     allow_simulator: bool,
+    class_id: bytes | None,
+    **tpm2: object,
 ) -> list[Corim]:
     if not corim_id:
         raise click.UsageError("Give --id, the identifier of the CoRIM.")
@@ -93,8 +101,9 @@ def _from_evidence(
         raise click.UsageError("Give either --key, to verify the Evidence, or --unverified.")
     if with_key and unverified:
         raise click.UsageError("--with-key needs a --key that the Evidence was verified with.")
+    files = Tpm2Files.of(scheme or "", () if key_file is None else (key_file,), tpm2)
     node = read_evidence(
-        read_operator_file(path),
+        files.evidence(read_operator_file(path)),
         scheme_name=scheme or "",
         keys=None if key_file is None else read_keys(key_file),
         allow_test_keys=allow_test_keys,
@@ -109,6 +118,8 @@ def _from_evidence(
         vendor=vendor,
         model=model,
         validity=parse_validity(not_before, not_after, source="command line"),
+        class_id=class_id or b"",
+        registers=files.pcr_selection,
     )
 
 

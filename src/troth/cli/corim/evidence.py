@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
+from troth.cli.corim.tpm2 import tpm2_corim
 from troth.endorsement.build import (
     AttestKey,
     Component,
@@ -21,13 +22,14 @@ from troth.evidence.evidence import Evidence, Unchecked
 from troth.evidence.psa.evidence import PsaEvidence
 from troth.evidence.registry import detect, scheme
 from troth.evidence.software_component import SoftwareComponent
+from troth.evidence.tpm2 import Tpm2Evidence
 from troth.formats.corim import Corim, Validity
 from troth.formats.corim.tags import HASH_SIZES, hash_name
 from troth.formats.keys import VerificationKey
 
 __all__ = ["LEAVE_OUT", "GoodNode", "read_evidence"]
 
-LEAVE_OUT = ("version", "config", "rems", "rpv")
+LEAVE_OUT = ("version", "config", "rems", "rpv", "events", "files")
 """What of the Evidence may be left out of the Reference Values."""
 
 
@@ -39,11 +41,13 @@ class GoodNode:
         evidence: decoded, and verified unless the operator waived that.
         insecure: reasons why the node must not count in production.
         keys: the keys that it verified under; none where it was not verified.
+        instance_id: what they are registered by, where it was verified.
     """
 
     evidence: Evidence
     insecure: Sequence[str]
     keys: Sequence[VerificationKey]
+    instance_id: bytes = b""
 
     def corims(
         self,
@@ -54,8 +58,12 @@ class GoodNode:
         vendor: str,
         model: str,
         validity: Validity | None,
+        class_id: bytes = b"",
+        registers: Sequence[int] | None = None,
     ) -> list[Corim]:
-        """Return one CoRIM for PSA, two (platform, realm) for CCA.
+        """Return one CoRIM for PSA and TPM, two (platform, realm) for CCA.
+
+        `class_id` and `registers` are for a TPM, whose Evidence does not name its class.
 
         Raises:
             UnsupportedError: another scheme.
@@ -97,6 +105,20 @@ class GoodNode:
                     rpv=b"" if "rpv" in leave_out else realm.personalization_value,
                     validity=validity,
                 ),
+            ]
+        if isinstance(evidence, Tpm2Evidence):
+            return [
+                tpm2_corim(
+                    evidence,
+                    corim_id=corim_id,
+                    class_id=class_id,
+                    registers=registers,
+                    leave_out=leave_out,
+                    keys=self._attest_keys(self.instance_id) if with_key else (),
+                    vendor=vendor,
+                    model=model,
+                    validity=validity,
+                )
             ]
         raise UnsupportedError(
             f"Reference Values are not made from {evidence.scheme} Evidence",
@@ -152,7 +174,10 @@ def read_evidence(
             last = exc
         else:
             return GoodNode(
-                evidence=verified.evidence, insecure=tuple(verified.insecure), keys=(key,)
+                evidence=verified.evidence,
+                insecure=tuple(verified.insecure),
+                keys=(key,),
+                instance_id=verified.instance_id,
             )
     raise SignatureError("; ".join(refusals) or "no key", remedy=last.remedy if last else "")
 

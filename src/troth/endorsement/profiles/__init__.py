@@ -17,7 +17,7 @@ from troth.formats.corim.node import Node
 
 __all__ = ["GENERIC_SCHEMES", "PROFILES", "generic_profile", "generic_uri", "profile_named"]
 
-GENERIC_SCHEMES: Final = ("example", "nitro", "sev_snp", "tdx", "tpm2")
+GENERIC_SCHEMES: Final = ("example", "nitro", "sev_snp", "sgx", "tdx", "tpm2")
 """Schemes that the generic rules may speak for. The Arm schemes are not among them: their
 profiles demand to be named, and have rules that must not be evaded by leaving the name out."""
 
@@ -36,6 +36,7 @@ _KNOWN: tuple[Profile, ...] = (
     SEV_SNP_2024,
     SEV_SNP_2025,
     PARSEC_TPM,
+    GenericProfile("https://enacttrust.com/veraison/1.0.0", "tpm2"),
     *(GenericProfile(generic_uri(scheme), scheme) for scheme in GENERIC_SCHEMES),
 )
 

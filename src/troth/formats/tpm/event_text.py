@@ -17,7 +17,14 @@ from uuid import UUID
 from troth.formats.tpm.algorithms import TpmHash
 from troth.formats.tpm.event_log import Event, EventLog
 
-__all__ = ["EVENT_TYPES", "describe_event", "event_type", "is_debugger_allowed", "secure_boot"]
+__all__ = [
+    "EVENT_TYPES",
+    "describe_event",
+    "event_type",
+    "is_debugger_allowed",
+    "name_event",
+    "secure_boot",
+]
 
 EV_SEPARATOR: Final = 0x04
 EV_IPL: Final = 0x0D
@@ -95,11 +102,13 @@ def describe_event(event: Event, hash_: TpmHash) -> str:
 
     Data that its digest does not cover may be a lie; the line then says so.
     """
-    text = _text(event)
-    if not text:
-        return f"event {event.number} {event_type(event.type)}"
     doubt = "" if _is_covered(event, hash_) else " (its digest does not cover this text)"
-    return f"event {event.number} {event_type(event.type)} {text}{doubt}"
+    return f"event {event.number} {name_event(event)}{doubt if _text(event) else ''}"
+
+
+def name_event(event: Event) -> str:
+    """Return type and text of the event, without its number."""
+    return f"{event_type(event.type)} {_text(event)}".rstrip()
 
 
 def secure_boot(log: EventLog, hash_: TpmHash) -> bool | None:
