@@ -23,6 +23,7 @@ from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.endorsement_routes import endorsement_routes, operator_of
 from troth.control_plane.server.feed_route import operator_feed
 from troth.control_plane.server.operators import WithdrawalOutcome
+from troth.control_plane.server.policy_routes import policy_routes
 from troth.control_plane.server.problem import problem
 from troth.control_plane.server.requests import query_number, read_message
 from troth.errors import AuthorizationError
@@ -85,6 +86,7 @@ def create_admin_app(context: ServerContext) -> Starlette:
         *_node_routes(context),
         *_entry_routes(context),
         *_record_routes(context),
+        *policy_routes(context.policies, clock=context.clock),
         *_key_routes(context),
     ]
     return Starlette(routes=routes, exception_handlers=exception_handlers(operator=True))

@@ -14,6 +14,7 @@ from troth.evidence.challenge import derive_challenge
 from troth.formats.ear import Dialect, minimise, sign_ear
 from troth.mesh.join_messages import JOIN_LABEL
 from troth.mesh.node_record import AppraisedEvidence, ResultSummary
+from troth.verifier.conclusion import Judgement
 from troth.verifier.result import AttestationResult
 from troth.verifier.verifier import Verifier, signed
 
@@ -27,12 +28,14 @@ class Appraisal:
     Attributes:
         result: what the Verifier concluded.
         remembered: for the registry.
+        judgement: what the policies were asked and what each concluded.
         ear: the whole result as a signed JWT, for the node itself.
         minimised: without claims and findings, for the certificate.
     """
 
     result: AttestationResult
     remembered: AppraisedEvidence
+    judgement: Judgement = field(repr=False)
     ear: str = field(repr=False)
     minimised: str = field(repr=False)
 
@@ -67,6 +70,7 @@ class EvidenceAppraiser:
             schemes=self._verifier.schemes,
         )
         challenge = derive_challenge(JOIN_LABEL, spki, nonce, scheme.challenge_size)
+        judgements: list[Judgement] = []
         result = self._verifier.appraise(
             evidence,
             now=now,
@@ -75,6 +79,7 @@ class EvidenceAppraiser:
             media_type=media_type,
             nonce=nonce,
             key=spki,
+            observe=judgements.append,
         )
         if result.expires_at is None:
             raise UnsupportedError(
@@ -85,6 +90,7 @@ class EvidenceAppraiser:
         minimised = sign_ear(small, signer, Dialect.IETF_03, wire="jwt").decode("ascii")
         return Appraisal(
             result=result,
+            judgement=judgements[-1],
             remembered=AppraisedEvidence(
                 scheme=result.scheme,
                 media_type=media_type,

@@ -62,6 +62,20 @@ class VerifierSection(_Section, frozen=True, kw_only=True):
     policy: Annotated[
         str, Meta(description="Rego file of the Appraisal Policy; empty for the built-in one.")
     ] = ""
+    mode: Annotated[
+        Literal["enforce", "audit"],
+        Meta(
+            description="`audit`: the built-in policy decides, `policy` is only asked beside it, and "
+            "nodes that it would refuse are labelled insecure."
+        ),
+    ] = "enforce"
+    audit_policy: Annotated[
+        str,
+        Meta(
+            description="Rego file of a policy that is asked beside the enforced one and decides "
+            "nothing; see `troth policy diff`."
+        ),
+    ] = ""
 
 
 class LifetimeSection(_Section, frozen=True, kw_only=True):
@@ -116,6 +130,17 @@ class LimitSection(_Section, frozen=True, kw_only=True):
     kept_refusals: Annotated[
         _Positive, Meta(description="Refused joins kept for `troth explain`.")
     ] = 10_000
+    kept_appraisals: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Appraisals kept for `troth policy replay`, equal ones of a device counted "
+            "as one; 0 keeps none. They hold claims, not Evidence.",
+        ),
+    ] = 10_000
+    appraisal_days: Annotated[
+        _Positive, Meta(description="Days that an appraisal is kept after it was last seen.")
+    ] = 7
 
 
 class EntrySection(_Section, frozen=True, kw_only=True):

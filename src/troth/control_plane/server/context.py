@@ -15,6 +15,7 @@ from troth.control_plane.server.keys import ServerKeys
 from troth.control_plane.server.members import Members
 from troth.control_plane.server.metrics import ServerMetrics
 from troth.control_plane.server.operators import Operators
+from troth.control_plane.server.policy_routes import PolicyDesk
 from troth.control_plane.server.rate_limit import RateLimiter
 from troth.control_plane.server.worker import Worker
 from troth.mesh.registry import Registry
@@ -37,5 +38,6 @@ class ServerContext:
     joins: JoinService
     members: Members
     operators: Operators
+    policies: PolicyDesk
     limiter: RateLimiter
     metrics: ServerMetrics

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from troth.clock import Clock
+from troth.control_plane.server.appraisal_recorder import AppraisalRecorder
 from troth.control_plane.server.config import LimitSection
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.worker import Worker
@@ -39,6 +40,7 @@ class Housekeeping:
         clock: time.
         limits: how long attempts may take and how much is kept.
         keep_keys: renews and rotates the server's keys if it is time.
+        recorder: what appraisals are put on record by.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class Housekeeping:
         clock: Clock,
         limits: LimitSection,
         keep_keys: Callable[[datetime], None],
+        recorder: AppraisalRecorder,
     ) -> None:
         self._registry, self._registry_worker = registry, registry_worker
         self._hub, self._admission, self._clock = hub, admission, clock
-        self._limits, self._keep_keys = limits, keep_keys
+        self._limits, self._keep_keys, self._recorder = limits, keep_keys, recorder
         self._prune_at: datetime | None = None
 
     async def run(self) -> None:
@@ -80,6 +83,7 @@ class Housekeeping:
         since = now - timedelta(seconds=self._limits.session_seconds)
         for node in await self._registry_worker.run(self._registry.stalled, since, limit=_BATCH):
             await self._move(node, _TIMED_OUT, now)
+        await self._registry_worker.run(self._recorder.write)
         if self._prune_at is None or now >= self._prune_at:
             self._prune_at = now + _PRUNE_EVERY
             await self._registry_worker.run(
@@ -87,6 +91,11 @@ class Housekeeping:
                 now=now,
                 keep_events=self._limits.kept_events,
                 keep_refusals=self._limits.kept_refusals,
+            )
+            await self._registry_worker.run(
+                self._registry.prune_appraisals,
+                before=now - timedelta(days=self._limits.appraisal_days),
+                keep=self._limits.kept_appraisals,
             )
 
     async def _move(self, node: NodeRecord, step: Step, now: datetime) -> None:

@@ -25,6 +25,7 @@ from datetime import datetime, timedelta
 
 from troth.clock import Clock
 from troth.control_plane.server.appraisal import Appraisal, EvidenceAppraiser
+from troth.control_plane.server.appraisal_recorder import AppraisalRecorder
 from troth.control_plane.server.config import LimitSection
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.issuer import IssuedCertificate, SvidIssuer
@@ -90,6 +91,7 @@ class JoinService:
         limits: what a join may cost.
         degraded_grace: how long a node that is degraded keeps its connections.
         disclose_findings: tell a node with authentic Evidence what was found.
+        recorder: puts appraisals on record.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class JoinService:
         limits: LimitSection,
         degraded_grace: timedelta,
         disclose_findings: bool,
+        recorder: AppraisalRecorder,
     ) -> None:
         self._registry, self._registry_worker = registry, registry_worker
         self._appraiser, self._appraisal_worker = appraiser, appraisal_worker
@@ -115,7 +118,7 @@ class JoinService:
         self._clock, self._random = clock, random
         self._lifetimes, self._limits = lifetimes, limits
         self._degraded_grace = degraded_grace
-        self._disclose = disclose_findings
+        self._disclose, self._recorder = disclose_findings, recorder
 
     async def open_session(self, request: SessionRequest, *, address: str) -> SessionReply:
         """Give a nonce to somebody at `address`.
@@ -186,15 +189,32 @@ class JoinService:
         except TrothError as exc:
             stage = "decode" if isinstance(exc, DecodeError) else "verify"
             raise await self._refused(exc, request.session, stage=stage, request=request) from exc
-        async with self._admission:
-            try:
-                found = await self._find(appraisal)  # (4)
-                await self._check_svid(request.svid_key, found)  # (5)
-            except AuthorizationError as exc:
-                raise await self._refused(
-                    exc, request.session, stage="entry", request=request, appraisal=appraisal
-                ) from exc
-            return await self._admit(request, appraisal, found, now)  # (6)
+        role = ""
+        try:
+            async with self._admission:
+                try:
+                    found = await self._find(appraisal)  # (4)
+                    role = found.entry.spiffe_id
+                    await self._check_svid(request.svid_key, found)  # (5)
+                except AuthorizationError as exc:
+                    raise await self._refused(
+                        exc, request.session, stage="entry", request=request, appraisal=appraisal
+                    ) from exc
+                reply = await self._admit(request, appraisal, found, now)  # (6)
+        except ConflictError:
+            raise  # it is appraised once more
+        except TrothError:
+            self._record(appraisal, role, now)
+            raise
+        self._record(appraisal, role, now)
+        return reply
+
+    def _record(self, appraisal: Appraisal, role: str, now: datetime) -> None:
+        try:
+            device = device_key(appraisal.result)
+        except AuthorizationError:
+            device = ""  # it was refused for that
+        self._recorder.note(appraisal.judgement, device=device, spiffe_id=role, at=now)
 
     async def _find(self, appraisal: Appraisal) -> _Found:
         entries = await self._registry_worker.run(self._registry.entries)

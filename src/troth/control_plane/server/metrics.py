@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from troth.mesh.node import NodeState
+from troth.verifier.replay import Change
 
 __all__ = ["ServerMetrics"]
 
@@ -36,6 +37,20 @@ class ServerMetrics:
         )
         self.withdrawals = Counter(
             "troth_withdrawals", "Withdrawals of Endorsements", registry=self._registry
+        )
+        self.policy_audits = Counter(
+            "troth_policy_audits",
+            "Appraisals that a policy which is not enforced was asked about, by how its "
+            "conclusion differs",
+            ["change"],
+            registry=self._registry,
+        )
+        for change in Change:
+            self.policy_audits.labels(change.value)
+        self.unrecorded = Counter(
+            "troth_appraisals_unrecorded",
+            "Appraisals that could not be put on record",
+            registry=self._registry,
         )
         self.streams = Gauge("troth_feed_streams", "Open feed streams", registry=self._registry)
         self._nodes = Gauge("troth_nodes", "Nodes by state", ["state"], registry=self._registry)

@@ -17,6 +17,7 @@ from troth.clock import Clock, SystemClock, system_random
 from troth.control_plane.server.admin_api import create_admin_app, member_spiffe_id
 from troth.control_plane.server.api import create_app
 from troth.control_plane.server.appraisal import EvidenceAppraiser
+from troth.control_plane.server.appraisal_recorder import AppraisalRecorder
 from troth.control_plane.server.config import ServerConfig
 from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.endorsement_set import EndorsementSet
@@ -29,6 +30,8 @@ from troth.control_plane.server.keys import ServerKeys, load_or_create_keys
 from troth.control_plane.server.members import Members
 from troth.control_plane.server.metrics import ServerMetrics
 from troth.control_plane.server.operators import Operators
+from troth.control_plane.server.policy_routes import PolicyDesk
+from troth.control_plane.server.policy_set import load_policies
 from troth.control_plane.server.rate_limit import Rate, RateLimiter
 from troth.control_plane.server.tls import ServerTls
 from troth.control_plane.server.worker import Worker
@@ -49,6 +52,7 @@ __all__ = ["RunningServer", "database_url", "running_server", "serve"]
 _LOG = logging.getLogger(__name__)
 _APPRAISAL_THREADS = 2
 _OPERATOR_CONNECTIONS = 64
+_REPLAYS_WAITING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,17 +193,21 @@ async def _compose(
     appraisal_worker = Worker("Verifier", threads=_APPRAISAL_THREADS, max_waiting=waiting)
     stack.push_async_callback(registry_worker.close)
     stack.push_async_callback(appraisal_worker.close)
+    policies = load_policies(config.verifier)
     insecure = config.allow_simulator or config.allow_test_keys
     if insecure:
         _LOG.warning("insecure: Evidence of simulators or published test keys is accepted")
-    issuer = SvidIssuer(keys, random=random, allow_insecure=insecure)
+    if policies.audits:
+        _LOG.warning("insecure: policy %s is not enforced (mode audit)", config.verifier.policy)
+    issuer = SvidIssuer(keys, random=random, allow_insecure=insecure or policies.audits)
     endorsements = EndorsementSet(registry, keys=_corim_keys(config.verifier.corim_keys))
-    policy = _policy(config.verifier.policy)
-    await registry_worker.run(_prepare, config, registry, endorsements, policy, clock)
+    await registry_worker.run(_prepare, config, registry, endorsements, policies.enforced, clock)
     verifier = Verifier(
         identity=VerifierIdentity(developer="Troth", build=__version__, name=config.verifier.name),
         endorsements=endorsements,
-        policy=policy,
+        policy=policies.enforced,
+        candidate=policies.candidate,
+        mark_candidate=policies.audits,
         evaluator=evaluator,
         lifetimes={tier: each.result for tier, each in lifetimes.items()},
         cache=VerdictCache(),
@@ -208,6 +216,9 @@ async def _compose(
     )
     appraiser = EvidenceAppraiser(verifier, endorsements, keys.results)
     hub = FeedHub(registry, registry_worker, heartbeat_seconds=config.heartbeat_seconds)
+    metrics = ServerMetrics()
+    recorder = _recorder(config, registry, metrics)
+    stack.push_async_callback(_written, registry_worker, recorder)
     admission = asyncio.Lock()
     joins = JoinService(
         registry=registry,
@@ -223,6 +234,7 @@ async def _compose(
         limits=limits,
         degraded_grace=timedelta(seconds=config.degraded_grace_seconds),
         disclose_findings=config.disclose_findings,
+        recorder=recorder,
     )
     operators = Operators(
         registry=registry,
@@ -255,7 +267,10 @@ async def _compose(
         clock=clock,
         limits=limits,
         keep_keys=_key_keeper(config, keys, tls),
+        recorder=recorder,
     )
+    replays = Worker("policy replay", threads=1, max_waiting=_REPLAYS_WAITING)
+    stack.push_async_callback(replays.close)
     context = ServerContext(
         config=config,
         clock=clock,
@@ -268,13 +283,40 @@ async def _compose(
         joins=joins,
         members=members,
         operators=operators,
+        policies=PolicyDesk(
+            registry=registry,
+            registry_worker=registry_worker,
+            replays=replays,
+            evaluator=evaluator,
+            overview=policies.overview(recording=limits.kept_appraisals > 0),
+            clock=clock,
+        ),
         limiter=RateLimiter(
             each=Rate(limits.requests_per_second, limits.request_burst),
             together=Rate(limits.total_requests_per_second, limits.total_request_burst),
         ),
-        metrics=ServerMetrics(),
+        metrics=metrics,
     )
     return context, housekeeping, tls
+
+
+def _recorder(
+    config: ServerConfig, registry: Registry, metrics: ServerMetrics
+) -> AppraisalRecorder:
+    return AppraisalRecorder(
+        registry,
+        keep=config.limits.kept_appraisals > 0,
+        on_difference=lambda change: metrics.policy_audits.labels(change.value).inc(),
+        on_lost=metrics.unrecorded.inc,
+    )
+
+
+async def _written(worker: Worker, recorder: AppraisalRecorder) -> None:
+    """Write what was noted since the last sweep, before the registry is closed."""
+    try:
+        await worker.run(recorder.write)
+    except UnavailableError as exc:
+        _LOG.warning("the last appraisals are not on record: %s", exc)
 
 
 def _prepare(
@@ -378,21 +420,6 @@ def _trust_domain(config: ServerConfig) -> TrustDomain:
             value=config.trust_domain,
             accepted="a trust domain such as example.org",
         ) from exc
-
-
-def _policy(name: str) -> AppraisalPolicy:
-    if not name:
-        return AppraisalPolicy.default()
-    try:
-        text = _read(name, "verifier.policy").decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(source=name, accepted="Rego in UTF-8") from exc
-    policy = AppraisalPolicy.from_text(text, name=Path(name).name)
-    if defects := policy.lint():
-        raise ConfigurationError(
-            source=name, accepted="; ".join(f"{each.actual} ({each.rule})" for each in defects)
-        )
-    return policy
 
 
 def _corim_keys(names: Sequence[str]) -> list[VerificationKey]:

@@ -12,6 +12,7 @@ import pytest
 
 from support.members import NOW, join, new_node, svid_for
 from troth.adapters.registry.sql_registry import SqlRegistry, sqlite_url
+from troth.control_plane.server.appraisal_recorder import AppraisalRecorder
 from troth.control_plane.server.config import LimitSection
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.housekeeping import Housekeeping
@@ -47,6 +48,9 @@ class Setting:
             clock=self.clock,
             limits=LimitSection(kept_events=2, kept_refusals=1),
             keep_keys=self.renewals.append,
+            recorder=AppraisalRecorder(
+                self.registry, keep=True, on_difference=print, on_lost=print
+            ),
         )
 
     async def sweep(self, after: timedelta) -> None:
