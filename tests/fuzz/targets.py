@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fuzz.harness import Target, files
 from fuzz.result_targets import RESULT_TARGETS
+from fuzz.vendor_targets import VENDOR_TARGETS
 from support.diag import encode_diag
 from support.evidence import anchors_of, simulate, verify
 from troth.endorsement.endorsements import endorsements_of
@@ -114,4 +115,5 @@ TARGETS = [
         [to_json(_DEVICE).encode(), to_json(_PLATFORM).encode()],
     ),
     *RESULT_TARGETS,
+    *VENDOR_TARGETS,
 ]

@@ -12,6 +12,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +24,7 @@ from troth.errors import DecodeError, LimitExceededError
 from troth.evidence.context import Collateral
 
 __all__ = [
+    "MAX_DOCUMENT_BYTES",
     "MAX_POOLED_CERTIFICATES",
     "PooledCertificate",
     "PooledRevocationList",
@@ -33,33 +35,48 @@ __all__ = [
 MAX_POOLED_CERTIFICATES: Final = 64
 """Certificates, and revocation lists, that one verification looks at."""
 
+MAX_DOCUMENT_BYTES: Final = 1_048_576
+"""Octets of one file of certificates, or of one revocation list."""
+
 _PEM: Final = re.compile(
     rb"-----BEGIN (CERTIFICATE|X509 CRL)-----([^-]*)-----END \1-----",
 )
 _SEQUENCE: Final = b"\x30"
 
-_quiet = threading.Lock()
+_one_at_a_time = threading.Lock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep in what the library has to say about certificates that others made.
+
+    AMD gives the keys of its chips the serial number 0, which RFC 5280 forbids; hostile ones have
+    names of odd lengths. Neither is looked at by us where it matters, and a warning is no way to
+    tell anybody. `catch_warnings` swaps a global list, hence one at a time.
+    """
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Parsed a serial number", CryptographyDeprecationWarning)
+        warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
+        yield
 
 
 def load_certificate(data: bytes, *, format: str) -> x509.Certificate:
     """Return the DER certificate, whatever its serial number is.
 
-    AMD gives the keys of its chips the serial number 0, which RFC 5280 forbids and the library
-    warns about. Nothing of ours looks at serial numbers of such keys, so the warning is kept in
-    here; a test with a real certificate notices when the library makes its threat true.
+    A test with a real key of AMD's notices when the library makes its threat true and refuses it.
 
     Raises:
         DecodeError: not a certificate.
     """
     try:
-        # catch_warnings swaps a global list: one at a time, and only for this message.
-        with _quiet, warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Parsed a serial number", CryptographyDeprecationWarning
-            )
-            return x509.load_der_x509_certificate(data)
-    except (ValueError, x509.InvalidVersion) as exc:
+        with _quiet():
+            certificate = x509.load_der_x509_certificate(data)
+            # The library reads names when they are asked for, and remembers them. From here on,
+            # asking for them is safe.
+            _ = certificate.subject, certificate.issuer
+    except (ValueError, TypeError, x509.InvalidVersion) as exc:
         raise DecodeError(f"not a certificate: {exc}", format=format) from exc
+    return certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +101,16 @@ class PooledCertificate:
 
 @dataclass(frozen=True, slots=True)
 class PooledRevocationList:
-    """A revocation list and where it came from."""
+    """A revocation list and where it came from.
+
+    Attributes:
+        revocation_list: the list.
+        issuer: who is said to have made it.
+        source: for messages.
+    """
 
     revocation_list: x509.CertificateRevocationList = field(repr=False)
+    issuer: x509.Name = field(repr=False)
     source: str
 
 
@@ -112,6 +136,8 @@ class VendorDocuments:
             LimitExceededError: more than `MAX_POOLED_CERTIFICATES` of either.
         """
         for name, data in collateral.documents.items():
+            if len(data) > MAX_DOCUMENT_BYTES:
+                continue
             try:
                 self.add(data, source=f"collateral {name}", in_evidence=False)
             except LimitExceededError:
@@ -125,8 +151,12 @@ class VendorDocuments:
 
         Raises:
             DecodeError: there is neither, or it cannot be read.
-            LimitExceededError: more than `MAX_POOLED_CERTIFICATES` of either.
+            LimitExceededError: more than `MAX_POOLED_CERTIFICATES` of either, or too long.
         """
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise LimitExceededError(
+                format=source, limit="MAX_DOCUMENT_BYTES", value=MAX_DOCUMENT_BYTES
+            )
         found = False
         for kind, der in _blocks(data, source):
             found = True
@@ -156,10 +186,12 @@ class VendorDocuments:
     def _add_list(self, der: bytes, source: str) -> None:
         _check_room(len(self.revocation_lists), source)
         try:
-            loaded = x509.load_der_x509_crl(der)
-        except (ValueError, x509.InvalidVersion) as exc:
+            with _quiet():
+                loaded = x509.load_der_x509_crl(der)
+                issuer = loaded.issuer
+        except (ValueError, TypeError, x509.InvalidVersion) as exc:
             raise DecodeError(f"not a revocation list: {exc}", format=source) from exc
-        self.revocation_lists.append(PooledRevocationList(loaded, source))
+        self.revocation_lists.append(PooledRevocationList(loaded, issuer, source))
 
 
 def _check_room(held: int, source: str) -> None:

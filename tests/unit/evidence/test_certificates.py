@@ -13,6 +13,7 @@ from support.vendor_evidence import NOW
 from support.x509 import Plan, sign, signing
 from troth.errors import DecodeError, LimitExceededError
 from troth.evidence.certificates import (
+    MAX_DOCUMENT_BYTES,
     MAX_POOLED_CERTIFICATES,
     VendorDocuments,
     load_certificate,
@@ -81,6 +82,16 @@ def test_the_number_of_certificates_is_limited() -> None:
     found = pool(*encoded[:-1])
     with pytest.raises(LimitExceededError, match="MAX_POOLED_CERTIFICATES"):
         found.add(encoded[-1], source="one more", in_evidence=False)
+
+
+def test_the_length_of_a_document_is_limited() -> None:
+    longest = PEM.ljust(MAX_DOCUMENT_BYTES)
+    assert pool(longest).certificates
+    with pytest.raises(LimitExceededError, match="MAX_DOCUMENT_BYTES"):
+        pool(longest + b" ")
+    found = VendorDocuments()
+    found.add_collateral(Collateral({"long": longest + b" ", "good": PEM}))
+    assert [each.source for each in found.certificates] == ["collateral good"]
 
 
 def test_the_number_of_lists_is_limited() -> None:

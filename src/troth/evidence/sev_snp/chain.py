@@ -159,14 +159,7 @@ def certify(
 
 
 def _named(documents: VendorDocuments, name: str) -> list[PooledCertificate]:
-    found = []
-    for pooled in documents.certificates:
-        try:
-            if common_name(pooled.certificate.subject) == name:
-                found.append(pooled)
-        except ValueError:  # a name that the library cannot read is nobody's
-            continue
-    return found
+    return [pooled for pooled in documents.certificates if common_name(pooled.certificate) == name]
 
 
 def _require(
@@ -277,7 +270,7 @@ def _revocation(
     found, number = newest.revocation_list, intermediate.certificate.serial_number
     if found.get_revoked_certificate_by_serial_number(number) is not None:
         raise ChainError(
-            f"AMD has revoked {common_name(intermediate.certificate.subject)} "
+            f"AMD has revoked {common_name(intermediate.certificate)} "
             f"({intermediate.source}), says the revocation list {newest.source}",
             remedy="Nothing that this intermediate vouches for counts any more: the host needs "
             "certificates of a newer one.",
@@ -286,17 +279,17 @@ def _revocation(
 
 
 def _lists_of(root: x509.Certificate, documents: VendorDocuments) -> list[PooledRevocationList]:
-    return [each for each in documents.revocation_lists if _is_list_of(each.revocation_list, root)]
+    return [each for each in documents.revocation_lists if _is_list_of(each, root)]
 
 
-def _is_list_of(found: x509.CertificateRevocationList, root: x509.Certificate) -> bool:
+def _is_list_of(pooled: PooledRevocationList, root: x509.Certificate) -> bool:
     """Say whether the root made this list; others may be of other products, or forged."""
     key = root.public_key()
     try:
         return (
-            found.issuer == root.subject
+            pooled.issuer == root.subject
             and isinstance(key, rsa.RSAPublicKey)
-            and found.is_signature_valid(key)
+            and pooled.revocation_list.is_signature_valid(key)
         )
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return False

@@ -81,9 +81,12 @@ class EndorsementKey:
         return f"{self.kind.name} of {of} at TCB {self.tcb} ({self.pooled.source})"
 
 
-def common_name(name: x509.Name) -> str:
-    """Return the common name, "" where there is not exactly one."""
-    values = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+def common_name(certificate: x509.Certificate) -> str:
+    """Return the common name, "" where there is not exactly one, or none that can be read."""
+    try:
+        values = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except (ValueError, TypeError):
+        return ""
     return str(values[0].value) if len(values) == 1 else ""
 
 
@@ -95,7 +98,7 @@ def decode_endorsement_key(pooled: PooledCertificate) -> EndorsementKey:
     """
     certificate, source = pooled.certificate, pooled.source
     try:
-        kind = COMMON_NAMES.get(common_name(certificate.subject))
+        kind = COMMON_NAMES.get(common_name(certificate))
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise DecodeError(f"cannot be read: {exc}", format=source) from exc

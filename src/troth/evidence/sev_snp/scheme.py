@@ -210,12 +210,10 @@ def _find_key(report: AttestationReport, documents: VendorDocuments) -> Endorsem
     others: list[tuple[EndorsementKey, str]] = []
     damaged: list[DecodeError] = []
     for pooled in documents.certificates:
-        try:
-            if COMMON_NAMES.get(common_name(pooled.certificate.subject)) is not report.signing_key:
-                continue
-            key = decode_endorsement_key(pooled)
-        except ValueError:  # a name that cannot be read is not the wanted one
+        if COMMON_NAMES.get(common_name(pooled.certificate)) is not report.signing_key:
             continue
+        try:
+            key = decode_endorsement_key(pooled)
         except DecodeError as exc:
             if pooled.in_evidence:
                 raise
