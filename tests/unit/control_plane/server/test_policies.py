@@ -240,7 +240,7 @@ async def test_in_mode_audit_who_the_policy_would_refuse_is_let_in_and_labelled(
 ) -> None:
     edge = here.platform("edge")
     configure(here, mode="audit", policy=STRICT)
-    async with here.serve() as running:
+    async with here.serve():
         client = here.client()
         membership = await client.join(edge, new_key())
         feed = client.feed()
