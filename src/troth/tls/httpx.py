@@ -38,8 +38,8 @@ class AttestedTransport(httpx.AsyncBaseTransport):
     """Gives an `httpx.AsyncClient` attested connections, pooled as httpx's own are.
 
     HTTP/1.1 and https URLs only. The host of a URL is where to connect to; the server is
-    recognised by its SPIFFE ID. A refusal is an `httpx.ConnectError`, and its `__cause__` chain
-    ends in the `AttestationRefusedError`.
+    recognised by its SPIFFE ID. A refusal is an `httpx.ConnectError`, and its `__cause__` is the
+    `AttestationRefusedError`.
     """
 
     def __init__(
@@ -161,9 +161,9 @@ class _Backend(httpcore.AsyncNetworkBackend):
             async with asyncio.timeout(timeout):
                 return _Stream(await connect(host, port, self._options))
         except TimeoutError as exc:
-            raise httpcore.ConnectTimeout(str(exc)) from exc
+            raise _caused(httpcore.ConnectTimeout, exc) from exc
         except (TrothError, OSError) as exc:
-            raise httpcore.ConnectError(str(exc)) from exc
+            raise _caused(httpcore.ConnectError, exc) from exc
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -180,9 +180,9 @@ class _Stream(httpcore.AsyncNetworkStream):
             async with asyncio.timeout(timeout):
                 return await self._stream.reader.read(max_bytes)
         except TimeoutError as exc:
-            raise httpcore.ReadTimeout(str(exc)) from exc
+            raise _caused(httpcore.ReadTimeout, exc) from exc
         except OSError as exc:
-            raise httpcore.ReadError(str(exc)) from exc
+            raise _caused(httpcore.ReadError, exc) from exc
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's port
         try:
@@ -190,9 +190,9 @@ class _Stream(httpcore.AsyncNetworkStream):
                 self._stream.writer.write(buffer)
                 await self._stream.writer.drain()
         except TimeoutError as exc:
-            raise httpcore.WriteTimeout(str(exc)) from exc
+            raise _caused(httpcore.WriteTimeout, exc) from exc
         except (TrothError, OSError) as exc:
-            raise httpcore.WriteError(str(exc)) from exc
+            raise _caused(httpcore.WriteError, exc) from exc
 
     async def aclose(self) -> None:
         self._stream.writer.close()
@@ -214,6 +214,13 @@ class _Stream(httpcore.AsyncNetworkStream):
             over = reader.at_eof() or reader.exception() is not None
             return over or self._stream.writer.is_closing()
         return self._stream.writer.get_extra_info(info)
+
+
+def _caused(kind: type[Exception], cause: BaseException) -> Exception:
+    """Make an exception of httpcore's, whose pool forgets `__cause__`, remember its cause."""
+    error = kind(str(cause))
+    error.args = (*error.args, cause)
+    return error
 
 
 # The most specific class of httpcore that an exception has decides.
@@ -243,5 +250,7 @@ def _as_httpx() -> Iterator[None]:
     except tuple(_EXCEPTIONS) as exc:
         for kind, ours in _EXCEPTIONS.items():
             if isinstance(exc, kind):
-                raise ours(str(exc)) from exc
+                message = str(exc.args[0]) if exc.args else ""
+                cause = exc.args[1] if len(exc.args) > 1 else exc
+                raise ours(message) from cause
         raise  # pragma: no cover - the tuple above is the table
