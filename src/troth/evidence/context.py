@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -64,8 +64,18 @@ class Collateral:
         object.__setattr__(self, "digest", _digest(documents))
 
     def with_documents(self, documents: Mapping[str, bytes]) -> Collateral:
-        """Return these documents and `documents`; a name that both have stays as it is here."""
-        return Collateral({**documents, **self.documents}) if documents else self
+        """Return these documents and `documents`.
+
+        Where another one has the name of one of these, it goes by "NAME (fetched)": what is at
+        hand may have run out, and which of the two is newer is for the scheme to say.
+        """
+        if not documents:
+            return self
+        merged = dict(self.documents)
+        for name, data in documents.items():
+            same = merged.get(name, data) == data
+            merged[name if same else f"{name} (fetched)"] = data
+        return Collateral(merged)
 
 
 def _digest(documents: Mapping[str, bytes]) -> bytes:
@@ -87,11 +97,14 @@ class VerificationContext:
         collateral: documents of vendors.
         vendors: vendors of hardware whose own published roots are believed, such as "amd",
             besides the certificates of the trust anchor source. None unless the operator says so.
+        grace: how long after its next update a document of collateral still serves. None unless
+            the operator says so; a result shows when it was used.
     """
 
     now: datetime | None = None
     collateral: Collateral = field(default_factory=Collateral)
     vendors: frozenset[str] = frozenset()
+    grace: timedelta = timedelta(0)
 
     @property
     def time(self) -> datetime:

@@ -36,6 +36,8 @@ SCHEMES: Mapping[str, Loader] = MappingProxyType(
         "cca": _module("troth.evidence.cca"),
         "nitro": _module("troth.evidence.nitro"),
         "psa": _module("troth.evidence.psa"),
+        "sgx": _module("troth.evidence.sgx"),
+        "tdx": _module("troth.evidence.tdx"),
         "sev_snp": _module("troth.evidence.sev_snp"),
         "tpm2": _module("troth.evidence.tpm2"),
     }

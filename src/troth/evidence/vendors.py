@@ -38,6 +38,14 @@ VENDOR_ROOTS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
                 ),
             }
         ),
+        # Intel SGX Root CA, of SGX and TDX alike; Intel Provisioning Certification Service.
+        "intel": MappingProxyType(
+            {
+                "a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e": (
+                    "Intel SGX Root CA"
+                ),
+            }
+        ),
     }
 )
 """Vendor to thumbprint to the root's name."""

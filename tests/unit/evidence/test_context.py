@@ -24,7 +24,8 @@ def test_collateral_does_not_change_with_what_it_was_made_of() -> None:
 
 def test_what_is_at_hand_stays_where_something_else_is_fetched_by_its_name() -> None:
     collateral = Collateral({"a": b"1"}).with_documents({"a": b"2", "b": b"3"})
-    assert dict(collateral.documents) == {"a": b"1", "b": b"3"}
+    assert dict(collateral.documents) == {"a": b"1", "a (fetched)": b"2", "b": b"3"}
+    assert collateral.with_documents({"a": b"1"}).documents == collateral.documents
     assert collateral.with_documents({}) is collateral
 
 

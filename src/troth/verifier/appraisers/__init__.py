@@ -33,6 +33,8 @@ APPRAISERS: Mapping[str, AppraiserLoader] = MappingProxyType(
         "nitro": _module("troth.verifier.appraisers.nitro"),
         "psa": _module("troth.verifier.appraisers.psa"),
         "sev_snp": _module("troth.verifier.appraisers.sev_snp"),
+        "sgx": _module("troth.verifier.appraisers.sgx"),
+        "tdx": _module("troth.verifier.appraisers.tdx"),
         "tpm2": _module("troth.verifier.appraisers.tpm2"),
     }
 )
