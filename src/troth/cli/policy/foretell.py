@@ -181,7 +181,7 @@ def export(*, since: int | None, admin_socket: str | None, path: str, cases: boo
         lines = [msgspec.json.encode(record) for record in found]
         content, count = b"".join(line + b"\n" for line in lines), len(lines)
     _write_new(Path(path), content)
-    click.echo(f"{count} records written to {printable(path)}", err=True)
+    click.echo(f"{count} on record, written to {printable(path)}", err=True)
 
 
 def _require_sound(policy: AppraisalPolicy) -> None:

@@ -221,7 +221,7 @@ def _text(defects: Sequence[Finding], ran: Sequence[_Ran]) -> Iterator[str]:
         if each.outcome is not _Outcome.PASSED:
             yield from _why(each)
     counts = (f"{_count(ran, each)} {each}" for each in _Outcome if _count(ran, each))
-    yield f"{len(ran)} cases: {', '.join(counts)}"
+    yield f"{len(ran)} case{'s' if len(ran) > 1 else ''}: {', '.join(counts)}"
 
 
 def _why(ran: _Ran) -> Iterator[str]:
