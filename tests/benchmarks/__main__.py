@@ -24,6 +24,7 @@ _BENCHMARKS = {
     "appraisal": "benchmarks.appraisal:appraisal",
     "endorsements": "benchmarks.endorsements:endorsement_lookup",
     "mesh": "benchmarks.mesh:mesh",
+    "vendor-schemes": "benchmarks.vendor_schemes:vendor_schemes",
     "verifier": "benchmarks.verifier_api:verifier_api",
 }
 
