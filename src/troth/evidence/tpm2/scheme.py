@@ -23,6 +23,7 @@ import hmac
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from troth.errors import BindingError, DecodeError, SignatureError, UnsupportedError
@@ -205,7 +206,7 @@ def _certified_key(evidence: Tpm2Evidence) -> VerificationKey | None:
     leaf = evidence.certificates[0]
     try:
         material = supported_public_key(leaf.public_key(), format="certificate of the AK")
-    except (ValueError, DecodeError) as exc:
+    except (ValueError, DecodeError, UnsupportedAlgorithm) as exc:
         raise SignatureError(f"the AK's certificate has no key that verifies: {exc}") from exc
     return VerificationKey(material, source="the AK's certificate")
 
