@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
@@ -45,6 +45,7 @@ def verify_with(
     collateral: Mapping[str, bytes] | None = None,
     vendors: Sequence[str] = (),
     media_type: str = "",
+    grace: timedelta = timedelta(0),
     **allowed: bool,
 ) -> VerifiedEvidence[Any]:
     """Decode and verify in one step, the simulator allowed unless said otherwise."""
@@ -54,7 +55,10 @@ def verify_with(
         trust_anchors=Roots(*roots),
         freshness=challenge,
         context=VerificationContext(
-            now=now, collateral=Collateral(collateral or {}), vendors=frozenset(vendors)
+            now=now,
+            collateral=Collateral(collateral or {}),
+            vendors=frozenset(vendors),
+            grace=grace,
         ),
         **{"allow_simulator": True, **allowed},
     )

@@ -86,6 +86,7 @@ class Verifier:
         allow_test_keys, allow_simulator: take Evidence that proves nothing. It stays labelled.
         collateral: documents of vendors that the operator has, used beside what comes along.
         vendors: vendors of hardware whose own published roots are believed, such as "amd".
+        grace: how long after its next update a document of vendors still serves; results show it.
         schemes: the schemes to take.
         appraisers: an appraiser for each of them.
     """
@@ -102,6 +103,7 @@ class Verifier:
     allow_simulator: bool = False
     collateral: Collateral = field(default_factory=Collateral)
     vendors: frozenset[str] = frozenset()
+    grace: timedelta = timedelta(0)
     schemes: Mapping[str, registry.Loader] = field(default_factory=lambda: registry.SCHEMES)
     appraisers: Mapping[str, AppraiserLoader] = field(default_factory=lambda: APPRAISERS)
 
@@ -176,7 +178,9 @@ class Verifier:
         collateral = self.collateral
         if fetched is not None:
             collateral = collateral.with_documents(fetched.documents)
-        return VerificationContext(now=now, collateral=collateral, vendors=self.vendors)
+        return VerificationContext(
+            now=now, collateral=collateral, vendors=self.vendors, grace=self.grace
+        )
 
     def _scheme(self, evidence: bytes, name: str, media_type: str) -> Scheme[Any]:
         if name == AUTO and media_type:

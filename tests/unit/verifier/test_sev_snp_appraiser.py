@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from support.vectors import vectors
-from support.vendor_evidence import CHALLENGE, NOW
+from support.vendor_evidence import CHALLENGE, NOW, verify_with
 from troth.endorsement.sev_snp_corim import sev_snp_corim
 from troth.endorsement.store import EndorsementStore
 from troth.evidence.context import Collateral
@@ -23,6 +23,8 @@ from troth.formats.corim.environment import EnvironmentClass, EnvironmentMap
 from troth.formats.corim.measurement import Measurement, MeasurementValues, RawValue, Svn
 from troth.formats.corim.triples import MeasurementTriple, Triples
 from troth.testing.sev_snp import SimulatedSnpGuest
+from troth.verifier.appraisers.appraisal import References
+from troth.verifier.appraisers.sev_snp import appraise as appraise_report
 from troth.verifier.policy import AppraisalPolicy
 from troth.verifier.result import AssuranceTier, AttestationResult, VerifierIdentity
 from troth.verifier.verdict_cache import VerdictCache
@@ -265,6 +267,22 @@ class TestRevocation:
         assert findings(result) == {"revocation": "warning"}
         assert "indeterminate" in result.findings[0].actual
         assert vector(result) == {**GOOD, "configuration": 36}
+
+    def test_a_list_within_the_operators_grace_is_noted(self) -> None:
+        found = verify_with(
+            GUEST.attest(CHALLENGE),
+            "sev_snp",
+            AUTHORITY.ark,
+            collateral={"crl": STALE_LIST},
+            grace=DAY,
+        )
+        (appraisal,) = appraise_report(found, References(EndorsementStore().snapshot(NOW), NOW))
+        (finding,) = (each for each in appraisal.findings if each.claim == "revocation")
+        assert finding.severity == "note"
+        assert "within the grace" in finding.actual
+        over = {"grace": DAY - timedelta(seconds=1), "collateral": {"crl": STALE_LIST}}
+        found = verify_with(GUEST.attest(CHALLENGE), "sev_snp", AUTHORITY.ark, **over)
+        assert found.claims_sets[0].claims["revocation"] == "stale"
 
     def test_a_policy_may_insist_on_a_list_or_grant_grace(self) -> None:
         strict = AppraisalPolicy.from_text(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice, product
 from typing import Final
 
@@ -66,10 +66,13 @@ class Revocation:
     this_update: datetime
     next_update: datetime | None
 
-    def state(self, now: datetime) -> str:
-        """Return "current", or "stale" where a newer list is due."""
-        fresh = self.next_update is not None and now <= self.next_update
-        return "current" if fresh else "stale"
+    def state(self, now: datetime, grace: timedelta) -> str:
+        """Return "current", or, where a newer list is due, "grace" and after it "stale"."""
+        if self.next_update is None:
+            return "stale"
+        if now <= self.next_update:
+            return "current"
+        return "grace" if now - self.next_update <= grace else "stale"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,7 +138,7 @@ class SevSnpScheme:
         matched = check_freshness(report.report_data, freshness, claim="REPORT_DATA")  # (7)
         return VerifiedSevSnp(
             evidence=evidence,
-            claims_sets=(_claims_set(report, certified, context.time),),
+            claims_sets=(_claims_set(report, certified, context),),
             freshness=matched,
             implementation_id=report.measurement,
             instance_id=report.report_id,
@@ -289,13 +289,17 @@ def _simulator_mark(certified: CertifiedKey) -> bytes:
     return next((value for value in values if value.startswith(SIMULATOR_MARK)), b"")
 
 
-def _claims_set(report: AttestationReport, certified: CertifiedKey, now: datetime) -> ClaimsSet:
+def _claims_set(
+    report: AttestationReport, certified: CertifiedKey, context: VerificationContext
+) -> ClaimsSet:
     claims = report.to_json()
     claims["product"] = certified.key.product
     if certified.key.csp_id:
         claims["csp_id"] = certified.key.csp_id
     revocation = certified.revocation
-    claims["revocation"] = revocation.state(now) if revocation is not None else "unchecked"
+    claims["revocation"] = (
+        revocation.state(context.time, context.grace) if revocation is not None else "unchecked"
+    )
     if revocation is not None and revocation.next_update is not None:
         # For people, and, as `input.now_ns`, for policies that grant some time.
         claims["revocation_next_update"] = f"{revocation.next_update:%Y-%m-%dT%H:%M:%SZ}"

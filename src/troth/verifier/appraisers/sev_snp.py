@@ -267,16 +267,15 @@ class _Platform:
     def _revocation(self, state: str) -> None:
         if state == "current":
             return
-        stale = state == "stale"
-        if stale:
+        if state == "stale":
             self._doubt(36)
         self._add(
             claim="revocation",
             expected="a revocation list of AMD's that is not due for renewal",
-            actual="its next update has passed: indeterminate" if stale else "no list at hand",
+            actual=_REVOCATION.get(state, "no list at hand"),
             rule="RFC 5280 section 6.3.3; AMD 57230 section 4",
             remedy="Fetch AMD's revocation list (KDS path /vcek/v1/PRODUCT/crl) into the collateral.",
-            severity="warning" if stale else "note",
+            severity="warning" if state == "stale" else "note",
         )
 
     def _notes(self) -> None:
@@ -324,6 +323,10 @@ def _differs(value: ReferenceValue, mismatch: Mismatch) -> Finding:
     )
 
 
+_REVOCATION: Final = {
+    "stale": "its next update has passed: indeterminate",
+    "grace": "its next update has passed: taken within the grace of this Verifier",
+}
 _UPDATE: Final = "Update the host's firmware and microcode, and have its operator report it."
 _REMEDIES: Final = {
     _REPORTED_TCB: _UPDATE,
