@@ -5,7 +5,8 @@ Names of files do not matter. Known are, as Intel's Provisioning Certification S
 caches of it (PCCS) answer:
 
 - TCB info: `{"tcbInfo": {…}, "signature": "hex"}`;
-- the identity of a quoting enclave: `{"enclaveIdentity": {…}, "signature": "hex"}`;
+- the identity of a quoting enclave: `{"enclaveIdentity": {…}, "signature": "hex"}`; both with
+  `"issuerChain": "PEM"` besides where Troth has fetched them;
 - revocation lists in DER, PEM, or DER in hexadecimal;
 - certificates in PEM: the one that signed TCB info and identities, which the service sends in a
   header of its response, and roots;
@@ -43,6 +44,7 @@ from troth.evidence.intel.tcb import (
 from troth.formats.strict_json import decode_json_object
 
 __all__ = [
+    "CHAIN_MEMBER",
     "MAX_DOCUMENT_BYTES",
     "IntelDocuments",
     "RevocationList",
@@ -53,6 +55,9 @@ __all__ = [
 MAX_DOCUMENT_BYTES: Final = 1_048_576
 """Octets of one of Intel's documents; TCB info has 4 to 20 KB, the longest revocation list some
 100 KB."""
+
+CHAIN_MEMBER: Final = "issuerChain"
+"""Member in which Troth keeps the certificates that came in the header of an answer."""
 
 _SIGNATURE_SIZE: Final = 64
 _HEX: Final = re.compile(rb"\s*30[0-9A-Fa-f\s]+", re.ASCII)
@@ -156,6 +161,8 @@ def _read_json(data: bytes) -> Iterator[_Item]:
     for name in ("tcbInfo", "enclaveIdentity"):
         if name in members:
             yield _signed(name, members[name], json.loads(members.get("signature", "null")))
+    if CHAIN_MEMBER in members:
+        yield from _read_certificates(str(json.loads(members[CHAIN_MEMBER])).encode())
     if "tcb_info" in members and "qe_identity" in members:
         yield from _read_combined(data)
 
