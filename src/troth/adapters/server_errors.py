@@ -72,6 +72,14 @@ def error_of(response: httpx.Response) -> TrothError:
         problem = _Problem()
     what = problem.detail or problem.title or f"status {response.status_code}"
     message = f"server: {what}"
+    if problem.refusal and problem.code == UnavailableError.code:
+        # Undecided, not refused: a vendor's document is missing there.
+        return UnavailableError(
+            f"{message} (on record there as {problem.refusal})",
+            retry_after_seconds=_retry_after(response),
+            remedy=problem.remedy
+            or f"`troth explain {problem.refusal}` on the server says what is missing",
+        )
     if problem.refusal:
         return RefusedByServerError(
             f"{message} (refusal {problem.refusal})",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`troth explain FILE`: an Attestation Result, a report of `troth verify`, or Evidence, in words."""
+"""`troth explain`: results, reports, Evidence, and what a server has on record, in words."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from troth.cli.explain_record import is_record_id, record_report, record_text
 from troth.cli.inputs import printable, read_input, read_keys
+from troth.cli.operators import admin_socket_option, usual_admin_socket
 from troth.cli.verdict_text import finding_lines, status_word
 from troth.errors import DecodeError, TrothError
 from troth.evidence import registry
 from troth.formats import cbor
 from troth.formats.ar4si import TrustTier, TrustworthinessVector, tier_of
-from troth.formats.ar4si_values import describe
+from troth.formats.ar4si_values import VERIFIER_MALFUNCTION, describe
 from troth.formats.base64url import decode_base64url
 from troth.formats.cose import Sign1
 from troth.formats.ear import Ear, TrothClaims
@@ -67,6 +70,7 @@ class _Explanation:
     Attributes:
         kind: "attestation result", "report of troth verify" or "evidence".
         status: overall, or "" for Evidence, which has none.
+        meaning: of the status, in a sentence.
         signature: what is known about it.
         facts: name to text, in the order to show.
         parts: the submods.
@@ -76,6 +80,7 @@ class _Explanation:
 
     kind: str
     status: str = ""
+    meaning: str = ""
     signature: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     parts: Sequence[_Part] = ()
@@ -84,7 +89,7 @@ class _Explanation:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("file")
+@click.argument("file", metavar="FILE|ID")
 @click.option(
     "--key",
     "keys",
@@ -98,12 +103,25 @@ class _Explanation:
     type=click.Choice(["text", "json"]),
     help="Default: text on a terminal, json elsewhere.",
 )
+@admin_socket_option(
+    "Socket of the server that has ID on record. Default: TROTH_ADMIN_SOCKET, or the usual one."
+)
 @click.pass_context
-def explain(ctx: click.Context, file: str, *, keys: Sequence[str], output: str | None) -> None:
-    r"""Say in words what FILE (or - for standard input) means.
+def explain(
+    ctx: click.Context,
+    file: str,
+    *,
+    keys: Sequence[str],
+    output: str | None,
+    admin_socket: str | None,
+) -> None:
+    r"""Say in words what FILE (or - for standard input) means, or why the join ID was refused.
 
     FILE is an EAR (JWT, CWT or claims set), the JSON that `troth verify` printed, or Evidence.
     Evidence is only taken apart here; `troth verify` says whether to believe it.
+
+    ID is what a refused node was told (r…), or a node's id (n…); its server says what it has on
+    record. A file of that name goes first.
 
     \b
     Exit status:
@@ -111,6 +129,12 @@ def explain(ctx: click.Context, file: str, *, keys: Sequence[str], output: str |
       2  not something that Troth can read, or its signature does not verify
       3  wrong usage
     """
+    as_json = output == "json" or (output is None and not sys.stdout.isatty())
+    if is_record_id(file) and not Path(file).exists():
+        _explain_record(file, admin_socket or usual_admin_socket(), as_json=as_json)
+        return
+    if admin_socket is not None:
+        raise click.UsageError("--admin-socket goes with the id of a refused join or of a node")
     verification_keys = [key for path in keys for key in read_keys(path)]
     data = read_input(file, what=file)
     try:
@@ -119,10 +143,17 @@ def explain(ctx: click.Context, file: str, *, keys: Sequence[str], output: str |
         remedy = f" {printable(exc.remedy)}" if exc.remedy else ""
         click.echo(f"troth explain: {printable(str(exc))}.{remedy}", err=True)
         ctx.exit(EXIT_REFUSED)
-    if output == "json" or (output is None and not sys.stdout.isatty()):
+    if as_json:
         click.echo(json.dumps(_to_json(explanation), indent=2))
     else:
         click.echo("\n".join(_to_text(explanation)))
+
+
+def _explain_record(record_id: str, socket: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(record_report(record_id, socket), indent=2))
+    else:
+        click.echo("\n".join(record_text(record_id, socket)))
 
 
 def _explained(data: bytes, keys: Sequence[VerificationKey]) -> _Explanation:
@@ -190,6 +221,7 @@ def _explained_ear(ear: Ear, signature: str) -> _Explanation:
     return _Explanation(
         kind="attestation result",
         status=ear.overall_status.word,
+        meaning=_meaning(ear),
         signature=signature,
         facts={name: text for name, text in facts.items() if text},
         parts=[
@@ -210,6 +242,7 @@ def _explained_report(report: Mapping[str, object]) -> _Explanation:
     return _Explanation(
         kind="report of troth verify",
         status=ear.status,
+        meaning=ear.meaning,
         signature=ear.signature,
         facts=facts,
         parts=ear.parts,
@@ -235,6 +268,26 @@ def _explained_evidence(data: bytes) -> _Explanation:
         facts={"scheme": name, "media type": decoded.media_type, "octets": str(len(data))},
         evidence=claims,
     )
+
+
+def _meaning(ear: Ear) -> str:
+    status = ear.overall_status
+    vectors = [submod.vector for submod in ear.submods.values() if submod.vector is not None]
+    values = {value for vector in vectors for _, value in vector.items()}
+    if status is TrustTier.NONE and VERIFIER_MALFUNCTION in values:
+        return (
+            "Undecided: the Verifier could not find out, because something that it needs was "
+            "missing or down. Nothing follows about the Attester."
+        )
+    return _MEANING[status]
+
+
+_MEANING: Final = {
+    TrustTier.AFFIRMING: "Nothing speaks against it.",
+    TrustTier.WARNING: "Authentic, but not as described.",
+    TrustTier.CONTRAINDICATED: "Something speaks against it: not to be trusted.",
+    TrustTier.NONE: "Nothing was established, which denies and accuses nobody.",
+}
 
 
 def _part(
@@ -282,6 +335,7 @@ def _to_json(explanation: _Explanation) -> dict[str, object]:
     return {
         "kind": explanation.kind,
         "status": explanation.status or None,
+        "meaning": explanation.meaning or None,
         "signature": explanation.signature,
         "facts": dict(explanation.facts),
         "submods": {
@@ -311,6 +365,8 @@ def _to_text(explanation: _Explanation) -> Iterator[str]:
     if explanation.status:
         heading = f"{heading}: {status_word(explanation.status)}"
     yield heading
+    if explanation.meaning:
+        yield explanation.meaning
     yield f"signature {explanation.signature}"
     for name, text in explanation.facts.items():
         yield f"{name} {printable(text)}"

@@ -26,7 +26,13 @@ from troth.cli.policy_files import evaluator_for, read_policy
 from troth.cli.tpm2_files import Tpm2Files, tpm2_options
 from troth.cli.verdict_text import verdict_text
 from troth.clock import SystemClock
-from troth.errors import ConfigurationError, DecodeError, FreshnessError, TrothError
+from troth.errors import (
+    ConfigurationError,
+    DecodeError,
+    FreshnessError,
+    TrothError,
+    UnavailableError,
+)
 from troth.evidence.context import Collateral
 from troth.evidence.evidence import Unchecked
 from troth.evidence.freshness import EXPECTED_SIZES
@@ -166,7 +172,8 @@ def verify(
     Exit status:
       0  affirming
       1  authentic, but not affirming; no Reference Values is not affirming
-      2  refused: malformed or not authentic; one line on standard error says why
+      2  refused: malformed or not authentic; or undecided, because something that a vendor
+         hands out is missing; one line on standard error says which and why
       3  wrong usage
 
     \b
@@ -271,6 +278,8 @@ def _fetched(request: _Request, data: bytes) -> Collateral | None:
 
 def _refuse(request: _Request, data: bytes, error: TrothError, *, as_json: bool) -> int:
     message = printable(str(error))
+    # A vendor's document is missing: nothing follows about the Attester.
+    undecided = isinstance(error, UnavailableError)
     lapsed = [remark.claim for remark in request.remarks if remark.actual.startswith(LAPSED)]
     if lapsed:
         message += f" ({printable(', '.join(lapsed))}: {LAPSED})"
@@ -283,13 +292,15 @@ def _refuse(request: _Request, data: bytes, error: TrothError, *, as_json: bool)
             policy=request.policy,
         )
         report = _report(result, authentic=False)
-        report["findings"] = [_refusal(error, message).to_json()]
+        report["findings"] = [_refusal(error, message, undecided=undecided).to_json()]
         report["error"] = message
+        report["undecided"] = undecided
         click.echo(json.dumps(report, indent=2))
     remedy = _TEXT_REMEDY if _HEX_TEXT.fullmatch(data) else printable(error.remedy)
     remedy = f" {remedy}" if remedy else ""
     end = "" if message.endswith((".", "!")) else "."
-    click.echo(f"troth verify: refused: {message}{end}{remedy}", err=True)
+    word = "undecided" if undecided else "refused"
+    click.echo(f"troth verify: {word}: {message}{end}{remedy}", err=True)
     return EXIT_REFUSED
 
 
@@ -302,13 +313,14 @@ def _looks_like(request: _Request, data: bytes) -> str:
         return ""
 
 
-def _refusal(error: TrothError, message: str) -> Finding:
+def _refusal(error: TrothError, message: str, *, undecided: bool) -> Finding:
     return Finding(
         claim="evidence",
         expected="well-formed, authentic Evidence",
         actual=message,
-        rule=f"refused before appraisal: {error.code}",
+        rule=f"{'undecided' if undecided else 'refused'} before appraisal: {error.code}",
         remedy=error.remedy,
+        severity="note" if undecided else "contraindicated",
     )
 
 

@@ -67,7 +67,8 @@ class JoinRefusal:
     Attributes:
         id: what the node is told.
         at: when.
-        code: the class of error that the node is told.
+        code: the class of error that the node is told; "unavailable" says that nothing was
+            decided: a document of a vendor was missing.
         message, remedy: for operators.
         stage: "decode", "verify", "appraise", "entry" or "admit".
         node_id: the node, where it could be told authentically, else "".

@@ -10,13 +10,16 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from support.appraisal import NOW, UNCHECKED, corims_of, keys_only, verifier_of
+from support.appraisal import IDENTITY, NOW, UNCHECKED, corims_of, keys_only, verifier_of
 from support.evidence import simulate
 from troth.cli import main as cli
+from troth.errors import CollateralError, SignatureError, TrothError, UnsupportedError
 from troth.evidence.simulator import CcaOptions
 from troth.formats.ear import Dialect
 from troth.formats.ear.codec import encode_ear
 from troth.formats.signer import LocalSigner
+from troth.verifier.failure import failure_result
+from troth.verifier.policy import AppraisalPolicy
 from troth.verifier.verifier import signed
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -145,3 +148,24 @@ def test_what_cannot_be_read_is_refused_in_one_line(explain: Explain, content: b
 def test_wrong_usage_has_status_3(explain: Explain) -> None:
     assert explain(b"", "--key", "/nonexistent")[0] == 3
     assert explain(b"", "--format", "xml")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (CollateralError("the TCB info is missing", vendor="intel"), "none", "Undecided: "),
+        (SignatureError("no trust anchor"), "contraindicated", "Something speaks against it"),
+        (UnsupportedError("v9", format="report"), "none", "accuses nobody"),
+    ],
+)
+def test_undecided_is_told_apart_from_contraindicated(
+    explain: Explain, error: TrothError, status: str, words: str
+) -> None:
+    result = failure_result(
+        error, scheme="psa", now=NOW, verifier=IDENTITY, policy=AppraisalPolicy.default()
+    )
+    _, out, _ = explain(encode_ear(result.to_ear(), Dialect.IETF_03))
+    assert report(out)["status"] == status
+    assert words in report(out)["meaning"]
+    _, text, _ = explain(encode_ear(result.to_ear(), Dialect.IETF_03), "--format", "text")
+    assert words in text.splitlines()[1]

@@ -34,6 +34,7 @@ from troth.control_plane.server.refusal import JoinRefusedError, refusal_cause
 from troth.control_plane.server.worker import Worker
 from troth.errors import (
     AuthorizationError,
+    CollateralError,
     ConflictError,
     DecodeError,
     TrothError,
@@ -184,6 +185,11 @@ class JoinService:
                 nonce=request.session.nonce,
                 now=now,
             )
+        except CollateralError as exc:
+            # Undecided, on record so that an operator finds out which document is missing.
+            raise await self._refused(
+                exc, request.session, stage="verify", request=request
+            ) from exc
         except UnavailableError:
             raise
         except TrothError as exc:
