@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import SignatureAlgorithmOID
 
-from troth.errors import ChainError, DecodeError, UnavailableError
+from troth.errors import ChainError, CollateralError, DecodeError
 from troth.evidence.certificates import (
     PooledCertificate,
     PooledRevocationList,
@@ -135,7 +135,7 @@ def certify(
 
     Raises:
         ChainError: a chain does not hold, or its root is not believed.
-        UnavailableError: there is no intermediate or no root to build one with.
+        CollateralError: there is no intermediate or no root to build one with.
     """
     intermediates = _named(documents, f"{_INTERMEDIATE[key.kind]}{key.product}")  # (1)
     roots = _named(documents, f"{_ROOT}{key.product}")
@@ -173,10 +173,11 @@ def _require(
     missing = [] if intermediates else [f"{_INTERMEDIATE[key.kind]}{key.product} (ASK or ASVK)"]
     missing += [] if roots else [f"{_ROOT}{key.product} (ARK)"]
     if missing:
-        raise UnavailableError(
+        raise CollateralError(
             f"no certificate {' and none '.join(missing)} to check the {key.kind.name} with",
             remedy="Put AMD's certificate chain of this product (KDS path "
             f"/{key.kind.value}/v1/{key.product}/cert_chain) into the collateral.",
+            vendor="amd",
         )
 
 

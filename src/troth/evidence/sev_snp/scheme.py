@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from troth.errors import BindingError, DecodeError, SignatureError, UnavailableError
+from troth.errors import BindingError, CollateralError, DecodeError, SignatureError
 from troth.evidence.certificates import VendorDocuments
 from troth.evidence.chain_cache import ChainCache
 from troth.evidence.context import NO_CONTEXT, VerificationContext
@@ -121,7 +121,7 @@ class SevSnpScheme:
                 what vouches for it is revoked.
             BindingError: the certificate that came along is of another chip or TCB version.
             FreshnessError: another challenge.
-            UnavailableError: a certificate is missing.
+            CollateralError: a certificate is missing.
         """
         del allow_test_keys  # no key of AMD's is published
         report = evidence.report
@@ -250,17 +250,18 @@ def _no_key(
     others: Sequence[str],
     damaged: Sequence[DecodeError],
     documents: VendorDocuments,
-) -> UnavailableError:
+) -> CollateralError:
     kind = report.signing_key.name
     of = f"chip {report.chip_id.hex()} " if report.signing_key is SigningKey.VCEK else ""
     reasons = [*others, *map(str, damaged)]
     reasons += [f"{name} cannot be read" for name in documents.unreadable]
     detail = f" ({'; '.join(reasons)})" if reasons else ""
-    return UnavailableError(
+    return CollateralError(
         f"no {kind} certificate of {of}at TCB {report.reported_tcb} to check the SNP report "
         f"with{detail}",
         remedy="Have the guest send the host's certificates (an extended report), or put the "
         "certificate from AMD's Key Distribution Service into the collateral.",
+        vendor="amd",
     )
 
 
