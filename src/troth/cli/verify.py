@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from troth.cli.tpm2_files import Tpm2Files, tpm2_options
 from troth.cli.verdict_text import verdict_text
 from troth.clock import SystemClock
 from troth.errors import (
+    CollateralError,
     ConfigurationError,
     DecodeError,
     FreshnessError,
@@ -73,6 +74,8 @@ class _Request:
     collateral: Collateral
     vendors: frozenset[str]
     fetch_into: Path | None
+    service: str
+    grace: timedelta
     tpm2: Tpm2Files
     allow_test_keys: bool
     allow_simulator: bool
@@ -120,6 +123,19 @@ class _Request:
     "--collateral. Without it, nobody is asked.",
 )
 @click.option(
+    "--collateral-service",
+    metavar="URL",
+    default="",
+    help="Ask this service, such as a PCCS of your own, instead of the vendor's.",
+)
+@click.option(
+    "--collateral-grace",
+    metavar="HOURS",
+    type=click.IntRange(min=0, max=24 * 365),
+    default=0,
+    help="How long a document of the vendor's still serves after its next update.",
+)
+@click.option(
     "--reference-values",
     multiple=True,
     metavar="FILE",
@@ -157,6 +173,8 @@ def verify(
     vendors: Sequence[str],
     collateral: str | None,
     fetch_collateral: bool,
+    collateral_service: str,
+    collateral_grace: int,
     reference_values: Sequence[str],
     corim_keys: Sequence[str],
     policy: str | None,
@@ -197,7 +215,9 @@ def verify(
         remarks=remarks,
         collateral=read_collateral(collateral) if collateral is not None else Collateral(),
         vendors=frozenset(vendors),
-        fetch_into=_fetch_directory(collateral, fetch=fetch_collateral),
+        fetch_into=_fetch_directory(collateral, collateral_service, fetch=fetch_collateral),
+        service=collateral_service,
+        grace=timedelta(hours=collateral_grace),
         tpm2=Tpm2Files.of(scheme, trust_anchors, tpm2),
         allow_test_keys=allow_test_keys,
         allow_simulator=allow_simulator,
@@ -226,23 +246,32 @@ def _appraise(request: _Request, data: bytes) -> AttestationResult:
     nonce = request.nonce
     impossible = nonce is not None and len(nonce) not in EXPECTED_SIZES
     with evaluator_for(custom=request.custom_policy) as evaluator:
-        result = Verifier(
+        verifier = Verifier(
             identity=_IDENTITY,
             endorsements=request.endorsements,
             policy=request.policy,
             evaluator=evaluator,
             collateral=request.collateral,
             vendors=request.vendors,
+            grace=request.grace,
             schemes=request.tpm2.schemes(),
             allow_test_keys=request.allow_test_keys,
             allow_simulator=request.allow_simulator,
-        ).appraise(
-            data,
-            now=request.at,
-            challenge=_UNCHECKED if nonce is None or impossible else nonce,
-            scheme=request.scheme,
-            collateral=_fetched(request, data),
         )
+
+        def appraise(fetched: Collateral | None) -> AttestationResult:
+            return verifier.appraise(
+                data,
+                now=request.at,
+                challenge=_UNCHECKED if nonce is None or impossible else nonce,
+                scheme=request.scheme,
+                collateral=fetched,
+            )
+
+        try:
+            result = appraise(_fetched_from_amd(request, data))
+        except CollateralError as exc:
+            result = appraise(_fetched_from_intel(request, exc))
     if nonce is not None and impossible:
         raise FreshnessError(
             f"--nonce has {len(nonce)} octets, so it is not the challenge in the Evidence: "
@@ -251,7 +280,11 @@ def _appraise(request: _Request, data: bytes) -> AttestationResult:
     return replace(result, notes=(*result.notes, *request.remarks))
 
 
-def _fetch_directory(collateral: str | None, *, fetch: bool) -> Path | None:
+def _fetch_directory(collateral: str | None, service: str, *, fetch: bool) -> Path | None:
+    if not fetch and service:
+        raise ConfigurationError(
+            source="--collateral-service", accepted="--fetch-collateral beside it"
+        )
     if not fetch:
         return None
     if collateral is None:
@@ -261,19 +294,32 @@ def _fetch_directory(collateral: str | None, *, fetch: bool) -> Path | None:
     return Path(collateral)
 
 
-def _fetched(request: _Request, data: bytes) -> Collateral | None:
+def _fetched_from_amd(request: _Request, data: bytes) -> Collateral | None:
     if request.fetch_into is None:
         return None
     name = detect(data) if request.scheme == AUTO else request.scheme
+    if name in {"sgx", "tdx"}:
+        return None  # asked for once the Evidence is known to be from a platform of Intel's
     if name != "sev_snp":
         raise ConfigurationError(
-            source="--fetch-collateral", value=name, accepted="Evidence of scheme sev_snp"
+            source="--fetch-collateral", value=name, accepted="Evidence of sev_snp, sgx or tdx"
         )
-    from troth.adapters.amd_kds import AmdKds  # noqa: PLC0415 - only where needed
+    from troth.adapters.amd_kds import KDS_URL, AmdKds  # noqa: PLC0415 - only where needed
     from troth.evidence.sev_snp.evidence import decode  # noqa: PLC0415 - as above
     from troth.evidence.sev_snp.kds import wanted  # noqa: PLC0415 - as above
 
-    return AmdKds(request.fetch_into).fetch(wanted(decode(data)), now=request.at)
+    service = AmdKds(request.fetch_into, base_url=request.service or KDS_URL)
+    return service.fetch(wanted(decode(data)), now=request.at)
+
+
+def _fetched_from_intel(request: _Request, error: CollateralError) -> Collateral:
+    if request.fetch_into is None or not error.wanted:
+        raise error
+    from troth.adapters.intel_pcs import PCS_URL, IntelPcs  # noqa: PLC0415 - only where needed
+    from troth.evidence.intel.pcs import requests_for  # noqa: PLC0415 - as above
+
+    service = IntelPcs(request.fetch_into, base_url=request.service or PCS_URL)
+    return service.fetch(requests_for(error), now=request.at)
 
 
 def _refuse(request: _Request, data: bytes, error: TrothError, *, as_json: bool) -> int:
