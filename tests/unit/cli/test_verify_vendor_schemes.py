@@ -136,7 +136,7 @@ def test_wrong_usage_is_told(verify: Any, arguments: tuple[str, ...], problem: s
 def test_only_schemes_with_a_service_are_fetched_for(verify: Any, files: Path) -> None:
     ran = verify("document", "--collateral", files / "collateral", "--fetch-collateral")
     assert ran.status == 3
-    assert "Evidence of scheme sev_snp" in ran.err
+    assert "Evidence of sev_snp, sgx or tdx" in ran.err
 
 
 def test_a_directory_with_far_too_much_is_refused(verify: Any, files: Path) -> None:
