@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import click
 from troth.cli.corim.description import corim_from_description
 from troth.cli.corim.evidence import LEAVE_OUT, read_evidence
 from troth.cli.corim.files import parse_validity, write_file
+from troth.cli.corim.vendor import VendorFiles, vendor_options
 from troth.cli.inputs import HexBytes, read_keys, read_operator_file
 from troth.cli.tpm2_files import Tpm2Files, tpm2_options
 from troth.errors import ConfigurationError
@@ -23,8 +25,8 @@ __all__ = ["create"]
 @click.command()
 @click.option("--from", "description", metavar="FILE", help="Describe the values in a file: TOML, YAML or JSON.")  # fmt: skip
 @click.option("--evidence", metavar="FILE", help="Take them from this Evidence of a good node.")
-@click.option("--scheme", type=click.Choice(["psa", "cca", "tpm2"]), help="Of the Evidence; else recognised.")  # fmt: skip
-@click.option("--key", "key_file", metavar="FILE", help="The node's attestation key: verify the Evidence.")  # fmt: skip
+@click.option("--scheme", type=click.Choice(["psa", "cca", "tpm2", "sev_snp", "nitro"]), help="Of the Evidence; else recognised.")  # fmt: skip
+@click.option("--key", "key_file", metavar="FILE", help="The node's attestation key, or the root of its certificates: verify the Evidence.")  # fmt: skip
 @click.option("--unverified", is_flag=True, help="Believe the Evidence without verifying it.")
 @click.option("--with-key", is_flag=True, help="Also put the attestation key into the CoRIM.")
 @click.option("--leave-out", type=click.Choice(LEAVE_OUT), multiple=True, help="Say nothing about this; may be repeated.")  # fmt: skip
@@ -38,6 +40,7 @@ __all__ = ["create"]
 @click.option("--allow-simulator", is_flag=True, help="Take Evidence of the platform simulator.")
 @click.option("--out-dir", default=".", metavar="DIR", help="Where to write ID.cbor.", show_default=True)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace files that exist.")
+@vendor_options
 @tpm2_options
 def create(
     *,
@@ -57,6 +60,8 @@ def create(
     From a TPM's quote:       troth corim create --scheme tpm2 --evidence quote.bin \
                                   --signature quote.sig --pcrs pcrs.json --event-log boot.log \
                                   --key ak.pub --with-key --class-id 01 --id acme-host-1
+    From an SNP guest's:      troth corim create --evidence report.bin --trust-vendor amd \
+                                  --collateral amd/ --id acme-image-1
 
     The Evidence of a CCA node makes two CoRIMs, ID-platform and ID-realm. What is written is
     unsigned: see `troth corim sign`.
@@ -67,6 +72,7 @@ def create(
         given = [name for name, value in options.items() if value]
         if given or corim_id:
             name = (given[0] if given else "id").replace("_", "-").replace("key-file", "key")
+            name = name.replace("trust-vendors", "trust-vendor")
             raise click.UsageError(f"--{name} goes with --evidence; with --from it is in the file.")
         corims = [corim_from_description(description)]
     else:
@@ -93,21 +99,29 @@ def _from_evidence(
     allow_test_keys: bool,
     allow_simulator: bool,
     class_id: bytes | None,
+    trust_vendors: Sequence[str],
+    collateral: str | None,
+    at: datetime | None,
     **tpm2: object,
 ) -> list[Corim]:
     if not corim_id:
         raise click.UsageError("Give --id, the identifier of the CoRIM.")
-    if (key_file is None) != unverified:
-        raise click.UsageError("Give either --key, to verify the Evidence, or --unverified.")
+    if (key_file is None and not trust_vendors) != unverified:
+        raise click.UsageError(
+            "Give either --key or --trust-vendor, to verify the Evidence, or --unverified."
+        )
     if with_key and unverified:
         raise click.UsageError("--with-key needs a --key that the Evidence was verified with.")
     files = Tpm2Files.of(scheme or "", () if key_file is None else (key_file,), tpm2)
     node = read_evidence(
         files.evidence(read_operator_file(path)),
         scheme_name=scheme or "",
-        keys=None if key_file is None else read_keys(key_file),
+        keys=None if unverified else read_keys(key_file) if key_file is not None else (),
         allow_test_keys=allow_test_keys,
         allow_simulator=allow_simulator,
+        vendor_files=VendorFiles.of(
+            key_file, trust_vendors=trust_vendors, collateral=collateral, at=at
+        ),
     )
     for reason in node.insecure:
         click.echo(f"warning: {path}: {reason}", err=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from troth.cli.corim.tpm2 import tpm2_corim
+from troth.cli.corim.vendor import VendorFiles, vendor_corim
 from troth.endorsement.build import (
     AttestKey,
     Component,
@@ -29,8 +30,12 @@ from troth.formats.keys import VerificationKey
 
 __all__ = ["LEAVE_OUT", "GoodNode", "read_evidence"]
 
-LEAVE_OUT = ("version", "config", "rems", "rpv", "events", "files")
+LEAVE_OUT = ("version", "config", "rems", "rpv", "events", "files", "host-data")
 """What of the Evidence may be left out of the Reference Values."""
+
+
+# Their attestation keys are certified by a vendor, not registered one by one.
+_CERTIFIED = frozenset({"nitro", "sev_snp"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class GoodNode:
         class_id: bytes = b"",
         registers: Sequence[int] | None = None,
     ) -> list[Corim]:
-        """Return one CoRIM for PSA and TPM, two (platform, realm) for CCA.
+        """Return one CoRIM, for CCA two (platform, realm).
 
         `class_id` and `registers` are for a TPM, whose Evidence does not name its class.
 
@@ -120,6 +125,16 @@ class GoodNode:
                     validity=validity,
                 )
             ]
+        corim = vendor_corim(
+            evidence,
+            corim_id=corim_id,
+            leave_out=leave_out,
+            vendor=vendor,
+            model=model,
+            validity=validity,
+        )
+        if corim is not None:
+            return [corim]
         raise UnsupportedError(
             f"Reference Values are not made from {evidence.scheme} Evidence",
             format="Evidence",
@@ -137,8 +152,9 @@ def read_evidence(
     keys: Sequence[VerificationKey] | None,
     allow_test_keys: bool,
     allow_simulator: bool,
+    vendor_files: VendorFiles | None = None,
 ) -> GoodNode:
-    """Decode Evidence and verify it under one of `keys`.
+    """Decode Evidence and verify it under one of `keys`, or up to a vendor's root.
 
     Freshness is not checked: the Evidence was recorded, and nobody's admission depends on it.
 
@@ -148,15 +164,20 @@ def read_evidence(
         keys: the node's attestation keys, or None not to verify.
         allow_test_keys: take Evidence under a published test key.
         allow_simulator: take Evidence of the simulator.
+        vendor_files: what chains of certificates are verified with, where they are.
 
     Raises:
         DecodeError: not Evidence of the scheme.
         VerificationError: not made under one of the keys.
+        UnavailableError: a vendor's document is missing.
     """
     chosen = scheme(scheme_name or detect(data))
     evidence = chosen.decode(data)
     if keys is None:
         return GoodNode(evidence=evidence, insecure=("not verified",), keys=())
+    if vendor_files is not None and chosen.name in _CERTIFIED:
+        found = vendor_files.verify(chosen, evidence, allow_simulator=allow_simulator)
+        return GoodNode(evidence=found.evidence, insecure=tuple(found.insecure), keys=())
     # One key at a time, to know under which of them it verified.
     refusals: list[str] = []
     last: SignatureError | None = None

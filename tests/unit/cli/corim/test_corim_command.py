@@ -463,7 +463,7 @@ class TestCreateFromADescription:
     @pytest.mark.parametrize(
         ("old", "new", "reason"),
         [
-            ("profile: psa", "profile: sgx", "profile is 'sgx'; expected one of psa"),
+            ("profile: psa", "profile: sev", "profile is 'sev'; expected one of psa"),
             ("id: acme-1\n", "", "id; expected a value: the key is required"),
             ("vendor: ACME", "vendr: ACME", "vendr; expected one of the keys id"),
             ("vendor: ACME", "rim: aa", "rim; expected no such key for psa"),

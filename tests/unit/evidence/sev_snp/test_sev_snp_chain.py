@@ -187,7 +187,7 @@ def test_the_endorsement_key_is_valid_at_the_time(
 
 
 def test_an_authority_that_has_ended_is_refused() -> None:
-    ended = SnpAuthority(label="ended", not_after=NOW - DAY)
+    ended = SnpAuthority(not_after=NOW - DAY)
     guest = SimulatedSnpGuest(authority=ended)
     with pytest.raises(ChainError, match="are valid from"):
         verify_with(guest.attest(CHALLENGE), "sev_snp", ended.ark)
