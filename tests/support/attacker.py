@@ -60,7 +60,7 @@ class Honest(Protocol):
         ...
 
     async def end(self) -> str:
-        """Why it ended an open connection."""
+        """Why it ended the connection, or did not open it."""
         ...
 
 
@@ -121,6 +121,8 @@ class TlsWire(asyncio.Protocol):
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.received = bytearray()
+        # The first decision that is not an acceptance: what this end is told.
+        self.told: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self.honest: Honest
         self.binding: ChannelBinding
 
@@ -151,7 +153,7 @@ class TlsWire(asyncio.Protocol):
             if self.ready.done():
                 for frame in self._frames.feed(self.engine.read()):
                     if frame.kind is FrameKind.EXCHANGE_END:
-                        self._messages.put_nowait(decode_message(frame.payload))
+                        self._take(decode_message(frame.payload))
                     else:
                         self.received += frame.payload
         except TrothError as exc:
@@ -161,6 +163,12 @@ class TlsWire(asyncio.Protocol):
         except EOFError:
             self.transport.close()
         self._flush()
+
+    def _take(self, got: Message) -> None:
+        self._messages.put_nowait(got)
+        if got.kind is MessageKind.DECISION and got.body != bytes([Verdict.ACCEPTED]):
+            assert len(got.body) == 1
+            self.told.set_result(Verdict(got.body[0]))
 
     def _flush(self) -> None:
         if data := self.engine.outgoing():
@@ -206,7 +214,10 @@ class _TlsHonest:
             raise Refused(str(exc), getattr(exc, "verdict", None)) from exc
 
     async def end(self) -> str:
-        stream = await self.stream
+        try:
+            stream = await self.stream
+        except TrothError as exc:
+            return str(exc)
         async with asyncio.timeout(5):
             await stream.connection.wait_closed()
         return str(stream.connection.failure or "")

@@ -1,30 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the first table of docs/explanation/security.md: each cell is an attack, twice."""
 
-from pathlib import Path
-
 import pytest
 
 from support.attacks import ATTACKS, COLUMNS, Cast, Scene
+from support.security_page import rows
 from troth.formats.exported_authenticator import Role
 
-PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "security.md"
 WORDS = {"stopped": False, "not stopped": True, "—": None}
 
 
-def rows(page: str, header: str) -> list[list[str]]:
-    """Return the cells of the table whose header row begins with `header`."""
-    lines = page.splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith(f"| {header} |"))
-    table = []
-    for line in lines[first:]:
-        if not line.startswith("|"):
-            break
-        table.append([cell.strip() for cell in line.strip("|").split("|")])
-    return [table[0], *table[2:]]
-
-
-HEADER, *TABLE = rows(PAGE.read_text(), "attack")
+HEADER, *TABLE = rows("attack")
 CELLS = [
     pytest.param(row[0], column, WORDS[cell], id=f"{row[0]}: {column}")
     for row in TABLE
