@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random as pseudo_random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -30,8 +30,10 @@ from troth.identity.trust_bundle import TrustBundle
 from troth.identity.x509_svid import X509Svid
 from troth.mesh.event import (
     MAX_MESSAGE_BYTES,
+    Bundles,
     Event,
     FeedMessage,
+    FeedNotice,
     Heartbeat,
     Snapshot,
     decode_message,
@@ -44,6 +46,15 @@ from troth.mesh.join_messages import (
     SessionRequest,
 )
 from troth.mesh.member import Service
+from troth.mesh.workload_messages import (
+    EntriesReply,
+    JwtSvidReply,
+    JwtSvidRequest,
+    SvidBatchReply,
+    SvidBatchRequest,
+    SvidOutcome,
+    SvidRequest,
+)
 
 __all__ = ["Joined", "RefusedByServerError", "ServerClient"]
 
@@ -89,7 +100,12 @@ class ServerClient:
         server_id: SPIFFE ID of the server.
         heartbeat_seconds: the server's; a feed silent for three times that is dead.
         clock: time.
+
+    Attributes:
+        on_notice: told what the feed says beside its messages; must not block.
     """
+
+    on_notice: Callable[[FeedNotice], None] | None = None
 
     def __init__(
         self,
@@ -117,6 +133,13 @@ class ServerClient:
         self._identity = identity
         old, self._client = self._client, self._connect()
         await old.aclose()
+
+    async def use_trust_bundle(self, pem: str) -> None:
+        """Recognise the server under these authorities from now on: they roll over."""
+        if pem != self._trust_bundle:
+            self._trust_bundle = pem
+            old, self._client = self._client, self._connect()
+            await old.aclose()
 
     async def join(
         self,
@@ -164,6 +187,29 @@ class ServerClient:
         """Return all members as the server sees them now."""
         return await self._call("GET", "/v1/nodes", Snapshot)
 
+    async def workload_entries(self) -> EntriesReply:
+        """Return the workloads that this node may run.
+
+        Raises:
+            AuthorizationError: this node is no member, or gets no SVIDs now.
+            UnavailableError: no answer, or not now.
+        """
+        return await self._call("GET", "/v1/agent/entries", EntriesReply)
+
+    async def issue_x509_svids(self, requests: Sequence[SvidRequest]) -> tuple[SvidOutcome, ...]:
+        """Have X.509-SVIDs issued for workloads of this node; raises as `workload_entries`."""
+        message = SvidBatchRequest(requests=tuple(requests))
+        return (await self._post("/v1/agent/x509-svids", message, SvidBatchReply)).outcomes
+
+    async def issue_jwt_svid(self, entry_id: str, audience: Sequence[str]) -> str:
+        """Have a JWT-SVID issued for a workload of this node; raises as `workload_entries`."""
+        message = JwtSvidRequest(entry_id=entry_id, audience=tuple(audience))
+        return (await self._post("/v1/agent/jwt-svids", message, JwtSvidReply)).token
+
+    async def bundles(self) -> Bundles:
+        """Return all trust bundles as they are now; raises as `workload_entries`."""
+        return await self._call("GET", "/v1/agent/bundles", Bundles)
+
     async def result_keys(self) -> bytes:
         """Return the JWK Set that Attestation Results of this server verify with."""
         return (await self._send("GET", "/.well-known/troth/result-keys")).content
@@ -197,6 +243,10 @@ class ServerClient:
             try:
                 async for message in self._lines(known):
                     backoff = _FIRST_BACKOFF_SECONDS
+                    if isinstance(message, FeedNotice):
+                        if self.on_notice is not None:
+                            self.on_notice(message)
+                        continue
                     if isinstance(message, Event):
                         if known is not None and message.sequence <= known:
                             continue
@@ -214,7 +264,7 @@ class ServerClient:
             await asyncio.sleep(backoff * pseudo_random.uniform(0.5, 1.0))  # noqa: S311 - only spreads load
             backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
 
-    async def _lines(self, after: int | None) -> AsyncIterator[FeedMessage]:
+    async def _lines(self, after: int | None) -> AsyncIterator[FeedMessage | FeedNotice]:
         parameters = {} if after is None else {"after": str(after)}
         timeout = httpx.Timeout(_REQUEST_SECONDS, read=self._silence_seconds)
         with translated():

@@ -51,10 +51,12 @@ def server(config_path: Path, log_level: str, stop_with_stdin: bool) -> None:  #
 
 
 async def _serve(config: ServerConfig) -> None:
+    from troth.adapters.bundle_endpoint import HttpsBundleFetcher  # noqa: PLC0415
     from troth.adapters.registry.sql_registry import SqlRegistry  # noqa: PLC0415
     from troth.adapters.rego_worker import WorkerEvaluator  # noqa: PLC0415
     from troth.control_plane.server.serve import database_url, serve  # noqa: PLC0415
 
+    roots = config.federation.web_roots
     with WorkerEvaluator() as evaluator:
         await asyncio.to_thread(evaluator.warm_up)
         await serve(
@@ -63,4 +65,5 @@ async def _serve(config: ServerConfig) -> None:
             ready=click.echo,
             stop=asyncio.Event(),
             evaluator=evaluator,
+            fetcher=HttpsBundleFetcher(Path(roots) if roots else None),
         )

@@ -151,6 +151,14 @@ class RotatingKeys:
         """Return the key that signs, as a JWK."""
         return dict(_signing(self._state.entries, now).jwk)
 
+    def stage(self, key_id: str, now: datetime) -> str:
+        """Return "prepared", "active" or "old" for a published key."""
+        entries = self._state.entries
+        if key_id == _signing(entries, now).key_id:
+            return "active"
+        waiting = any(e.key_id == key_id and e.signs_from > now.timestamp() for e in entries)
+        return "prepared" if waiting else "old"
+
     def rotate(self, now: datetime, *, announce: timedelta | None = None) -> str:
         """Make the next key and return its id; it is published now and signs after `announce`.
 

@@ -4,6 +4,9 @@
 Each state change has the next number. A reader that misses a number, or is told a number lower
 than one it knows, has lost something: it asks for a snapshot and starts over from there. Events
 may come twice; a member's generation says which one is newer.
+
+Between them come notices, which have no number: each says how something is now, and comes again on
+every new connection.
 """
 
 from __future__ import annotations
@@ -17,8 +20,11 @@ from troth.mesh.member import Member
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "Bundles",
+    "EntriesChanged",
     "Event",
     "FeedMessage",
+    "FeedNotice",
     "Heartbeat",
     "Snapshot",
     "decode_message",
@@ -56,25 +62,46 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", tag_
     sequence: int
 
 
+class Bundles(msgspec.Struct, frozen=True, kw_only=True, tag="bundles", tag_field="type"):
+    """All trust bundles, as they are now; they replace all that were known.
+
+    Attributes:
+        revision: grows with every change of any bundle.
+        own: bundle of the server's own trust domain, as SPIFFE writes it.
+        federated: the others, by the name of their trust domain.
+    """
+
+    revision: int
+    own: str
+    federated: dict[str, str]
+
+
+class EntriesChanged(msgspec.Struct, frozen=True, kw_only=True, tag="entries", tag_field="type"):
+    """Registration entries have this number now: ask again which workloads are this node's."""
+
+    revision: int
+
+
 FeedMessage = Event | Snapshot | Heartbeat
+FeedNotice = Bundles | EntriesChanged
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(FeedMessage)
+_DECODER = msgspec.json.Decoder(FeedMessage | FeedNotice)
 
 
-def encode_message(message: FeedMessage) -> bytes:
+def encode_message(message: FeedMessage | FeedNotice) -> bytes:
     """Return one line of the feed, with its line end."""
     return _ENCODER.encode(message) + b"\n"
 
 
-def decode_message(line: bytes) -> FeedMessage:
+def decode_message(line: bytes) -> FeedMessage | FeedNotice:
     """Decode one line of the feed.
 
     Raises:
         DecodeError: not such a line.
     """
     try:
-        message: FeedMessage = _DECODER.decode(line)
+        message: FeedMessage | FeedNotice = _DECODER.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise DecodeError(str(exc), format="feed message") from exc
     return message

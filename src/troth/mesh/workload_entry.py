@@ -20,7 +20,6 @@ the process and are the agent's. An entry wants all of its selectors.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -42,7 +41,6 @@ __all__ = [
     "SERVER_PATH",
     "WORKLOAD_SELECTOR_FORMS",
     "WorkloadEntry",
-    "entries_for",
     "node_properties",
     "parse_trust_domain",
     "refused_field",
@@ -235,30 +233,6 @@ def node_properties(node: NodeRecord) -> frozenset[Selector]:
         if result.policy_digest:
             properties.add(f"policy_digest:{result.policy_digest}")
     return frozenset(Selector(NODE_SELECTOR_TYPE, text) for text in properties)
-
-
-def entries_for(node: NodeRecord, entries: Iterable[WorkloadEntry]) -> tuple[WorkloadEntry, ...]:
-    """Return the workloads that may run on `node`, in their order.
-
-    Says nothing about whether the node may have SVIDs for them now: its state does.
-    """
-    entries = tuple(entries)
-    properties = node_properties(node)
-    domain = SpiffeId.decode(node.spiffe_id).trust_domain
-    names: Collection[str] = {
-        node.spiffe_id,
-        str(SpiffeId(domain, f"{NODE_PATH}{node.id}")),
-        *(
-            entry.spiffe_id
-            for entry in entries
-            if entry.is_alias and entry.node_selectors <= properties
-        ),
-    }
-    return tuple(
-        entry
-        for entry in entries
-        if not entry.is_alias and entry.parent_id in names and entry.node_selectors <= properties
-    )
 
 
 def _identity(field: str, text: str) -> SpiffeId:

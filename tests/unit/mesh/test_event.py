@@ -7,8 +7,11 @@ import pytest
 
 from troth.errors import DecodeError
 from troth.mesh.event import (
+    Bundles,
+    EntriesChanged,
     Event,
     FeedMessage,
+    FeedNotice,
     Heartbeat,
     Snapshot,
     decode_message,
@@ -39,9 +42,11 @@ MEMBER = Member(
         Event(sequence=7, at=NOW, member=MEMBER),
         Snapshot(sequence=7, members=(MEMBER,)),
         Heartbeat(sequence=7),
+        Bundles(revision=3, own="{}", federated={"other.example": "{}"}),
+        EntriesChanged(revision=3),
     ],
 )
-def test_a_message_is_one_line_and_comes_back_as_it_was(message: FeedMessage) -> None:
+def test_a_message_is_one_line_and_comes_back_as_it_was(message: FeedMessage | FeedNotice) -> None:
     line = encode_message(message)
     assert line.count(b"\n") == 1
     assert decode_message(line) == message

@@ -8,6 +8,7 @@ import pytest
 from support.members import APPRAISED, NOW, RESULT
 from troth.errors import DecodeError
 from troth.identity.selector import Selector
+from troth.mesh.entry_index import EntryIndex
 from troth.mesh.node import NodeState
 from troth.mesh.node_record import NodeRecord
 from troth.mesh.tier import Tier
@@ -15,7 +16,6 @@ from troth.mesh.workload_entry import (
     MAX_FEDERATES_WITH,
     MAX_WORKLOAD_SELECTORS,
     WorkloadEntry,
-    entries_for,
     node_properties,
     parse_trust_domain,
 )
@@ -33,6 +33,17 @@ NODE = NodeRecord(
     changed_at=NOW,
     appraised=APPRAISED,
 )
+
+
+def entries_for(node: NodeRecord, entries: list[WorkloadEntry]) -> tuple[WorkloadEntry, ...]:
+    """Return the node's entries, found both ways."""
+    view = EntryIndex(entries, revision=7).of(node)
+    assert view.revision == 7
+    found = view.all()
+    for each in entries:
+        assert view.find(each.id) == (each if each in found else None)
+    assert view.find("unknown") is None
+    return found
 
 
 def entry(*selectors: str, **fields: Any) -> WorkloadEntry:
@@ -56,13 +67,13 @@ def alias(*selectors: str, **fields: Any) -> WorkloadEntry:
 
 def test_a_workload_hangs_below_the_spiffe_id_of_its_node() -> None:
     here = entry()
-    elsewhere = entry(parent_id="spiffe://example.org/core")
+    elsewhere = entry(id="w2", parent_id="spiffe://example.org/core")
     assert entries_for(NODE, [here, elsewhere]) == (here,)
 
 
 def test_a_workload_may_hang_below_one_node_alone() -> None:
     here = entry(parent_id="spiffe://example.org/troth/node/n1")
-    other = entry(parent_id="spiffe://example.org/troth/node/n2")
+    other = entry(id="w2", parent_id="spiffe://example.org/troth/node/n2")
     assert entries_for(NODE, [here, other]) == (here,)
 
 
@@ -218,3 +229,11 @@ def test_a_trust_domain_is_written_as_name_or_as_id() -> None:
         parse_trust_domain("spiffe://b.example/web")
     with pytest.raises(DecodeError):
         parse_trust_domain("B.example")
+
+
+def test_entries_come_in_their_order_whatever_their_parents() -> None:
+    name = alias()
+    first = entry(id="z")
+    second = entry(id="y", parent_id=name.spiffe_id)
+    third = entry(id="x", parent_id="spiffe://example.org/troth/node/n1")
+    assert entries_for(NODE, [first, second, third, name]) == (first, second, third)

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import logging
-import secrets
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from troth.control_plane.server.bundle_routes import bundle_routes
 from troth.control_plane.server.common_routes import (
     common_routes,
     exception_handlers,
@@ -21,24 +19,19 @@ from troth.control_plane.server.common_routes import (
 )
 from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.endorsement_routes import endorsement_routes, operator_of
+from troth.control_plane.server.entry_routes import entry_routes
 from troth.control_plane.server.feed_route import operator_feed
 from troth.control_plane.server.operators import WithdrawalOutcome
 from troth.control_plane.server.policy_routes import policy_routes
 from troth.control_plane.server.problem import problem
-from troth.control_plane.server.requests import query_number, read_message
-from troth.errors import AuthorizationError
-from troth.identity.spiffe_id import SpiffeId, TrustDomain
-from troth.identity.x509_authority import INFRASTRUCTURE_PREFIX
+from troth.control_plane.server.requests import query_number
 from troth.mesh.admission import Step
 from troth.mesh.node import Actor, Reason, Trigger
 from troth.mesh.node_record import NodeRecord, member_of
-from troth.mesh.registration_entry import RegistrationEntry, node_selector
-from troth.mesh.tier import Tier
 
-__all__ = ["EntryMessage", "create_admin_app", "entry_message", "member_spiffe_id"]
+__all__ = ["create_admin_app"]
 
 _LOG = logging.getLogger(__name__)
-_BODY_BYTES = 64 * 1024
 _MAX_LIMIT = 1000
 _MAX_WAIT_SECONDS = 60
 _MAX_SEQUENCE = 2**63 - 1
@@ -50,16 +43,6 @@ _VERBS = {
     ),
     "retire": Step(trigger=Trigger.RETIRE, reason=Reason.OPERATOR_REQUEST, actor=Actor.OPERATOR),
 }
-
-
-class EntryMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A registration entry on the wire."""
-
-    spiffe_id: str
-    selectors: tuple[str, ...]
-    min_tier: Tier = Tier.MEASURED
-    hint: Annotated[str, Meta(max_length=256)] = ""
-    id: Annotated[str, Meta(pattern=r"\A([a-z0-9][a-z0-9._-]{0,62})?\Z")] = ""
 
 
 def create_admin_app(context: ServerContext) -> Starlette:
@@ -84,38 +67,13 @@ def create_admin_app(context: ServerContext) -> Starlette:
             clock=context.clock,
         ),
         *_node_routes(context),
-        *_entry_routes(context),
+        *entry_routes(context),
+        *bundle_routes(context),
         *_record_routes(context),
         *policy_routes(context.policies, clock=context.clock),
         *_key_routes(context),
     ]
     return Starlette(routes=routes, exception_handlers=exception_handlers(operator=True))
-
-
-def member_spiffe_id(text: str, trust_domain: TrustDomain) -> SpiffeId:
-    """Return the SPIFFE ID that an entry gives to members.
-
-    Raises:
-        DecodeError: not a SPIFFE ID.
-        AuthorizationError: of another trust domain, or of Troth's own parts.
-    """
-    spiffe_id = SpiffeId.decode(text)
-    if spiffe_id.trust_domain != trust_domain or not spiffe_id.path:
-        raise AuthorizationError(f"{text} is not a workload of trust domain {trust_domain}")
-    if spiffe_id.path.startswith(INFRASTRUCTURE_PREFIX):
-        raise AuthorizationError(f"{text} is for Troth's own parts, not for members")
-    return spiffe_id
-
-
-def entry_message(entry: RegistrationEntry) -> EntryMessage:
-    """Return an entry as it is written."""
-    return EntryMessage(
-        id=entry.id,
-        spiffe_id=entry.spiffe_id,
-        selectors=tuple(str(selector) for selector in entry.selectors),
-        min_tier=entry.min_tier,
-        hint=entry.hint,
-    )
 
 
 def _node_routes(context: ServerContext) -> list[Route]:
@@ -154,38 +112,6 @@ def _node_routes(context: ServerContext) -> list[Route]:
         Route("/v1/nodes/{node}", node),
         Route("/v1/nodes/{node}/{verb}", move, methods=["POST"]),
         Route("/v1/delivery/{sequence:int}", delivery),
-    ]
-
-
-def _entry_routes(context: ServerContext) -> list[Route]:
-    trust_domain = context.keys.authority.trust_domain
-
-    async def entries(_: Request) -> Response:
-        found = await context.registry_worker.run(context.registry.entries)
-        return _json([entry_message(entry) for entry in found])
-
-    async def create(request: Request) -> Response:
-        message = await read_message(request, EntryMessage, limit=_BODY_BYTES)
-        entry = RegistrationEntry(
-            id=message.id or f"e{secrets.token_hex(8)}",
-            spiffe_id=str(member_spiffe_id(message.spiffe_id, trust_domain)),
-            selectors=tuple(node_selector(text) for text in message.selectors),
-            min_tier=message.min_tier,
-            hint=message.hint,
-        )
-        await context.operators.create_entry(entry, actor=operator_of(request))
-        return _json(entry_message(entry), status=201)
-
-    async def delete(request: Request) -> Response:
-        affected = await context.operators.delete_entry(
-            request.path_params["entry"], actor=operator_of(request)
-        )
-        return _json({"quarantined": affected})
-
-    return [
-        Route("/v1/entries", entries, methods=["GET"]),
-        Route("/v1/entries", create, methods=["POST"]),
-        Route("/v1/entries/{entry}", delete, methods=["DELETE"]),
     ]
 
 

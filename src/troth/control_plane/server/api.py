@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from troth.control_plane.server.agent_routes import agent_routes
 from troth.control_plane.server.common_routes import (
     common_routes,
     exception_handlers,
@@ -47,6 +48,7 @@ def create_app(context: ServerContext) -> Starlette:
         Route("/v1/feed", feed.stream),
         Route("/v1/feed/ack", feed.acknowledge, methods=["POST"]),
         Route("/v1/nodes", nodes),
+        *agent_routes(context),
     ]
     if context.config.public_metrics:
         routes.append(metrics_route(context))

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from troth.control_plane.config_file import load_config
+from troth.control_plane.server.trust_config import AuthoritiesSection, FederationSection
 from troth.errors import ConfigurationError, DecodeError
 from troth.mesh.registration_entry import RegistrationEntry, node_selector
 from troth.mesh.tier import DEFAULT_LIFETIMES, Tier, TierLifetimes
@@ -25,6 +26,7 @@ __all__ = [
     "ServerConfig",
     "VerifierSection",
     "load_server_config",
+    "parse_listen",
 ]
 
 _Positive = Annotated[int, Meta(ge=1)]
@@ -76,6 +78,22 @@ class VerifierSection(_Section, frozen=True, kw_only=True):
             "nothing; see `troth policy diff`."
         ),
     ] = ""
+    vendors: Annotated[
+        list[str],
+        Meta(description="Vendors of hardware whose own published roots are believed: `amd`, …"),
+    ] = []
+    collateral: Annotated[
+        str,
+        Meta(description="Directory with documents of vendors: certificates, revocation lists."),
+    ] = ""
+    collateral_grace_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="How long after its next update such a document still serves; results show "
+            "it.",
+        ),
+    ] = 0
 
 
 class LifetimeSection(_Section, frozen=True, kw_only=True):
@@ -245,6 +263,8 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     verifier: VerifierSection = VerifierSection()
     lifetimes: LifetimesSection = LifetimesSection()
     limits: LimitSection = LimitSection()
+    authorities: AuthoritiesSection = AuthoritiesSection()
+    federation: FederationSection = FederationSection()
     entries: list[EntrySection] = []
 
     @property
@@ -254,15 +274,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
         Raises:
             ConfigurationError: `listen` is not `host:port`.
         """
-        match = _LISTEN.fullmatch(self.listen)
-        if match is None or int(match["port"]) > 65535:
-            raise ConfigurationError(
-                source="server configuration",
-                key="listen",
-                value=self.listen,
-                accepted="host:port, such as 127.0.0.1:8444 or [::1]:8444",
-            )
-        return match["host"].strip("[]"), int(match["port"])
+        return parse_listen(self.listen, key="listen")
 
     @property
     def directory(self) -> Path:
@@ -332,6 +344,23 @@ def _entry_id(section: EntrySection) -> str:
     return f"file-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+def parse_listen(text: str, *, key: str) -> tuple[str, int]:
+    """Return host and port of an address to listen on.
+
+    Raises:
+        ConfigurationError: not `host:port`.
+    """
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ConfigurationError(
+            source="server configuration",
+            key=key,
+            value=text,
+            accepted="host:port, such as 127.0.0.1:8444 or [::1]:8444",
+        )
+    return match["host"].strip("[]"), int(match["port"])
+
+
 def load_server_config(path: Path) -> ServerConfig:
     """Read and check the file.
 
@@ -342,6 +371,7 @@ def load_server_config(path: Path) -> ServerConfig:
     try:
         config.address  # noqa: B018 - the property checks
         config.registration_entries()
+        config.federation.check()
     except ConfigurationError as exc:
         raise ConfigurationError(
             source=str(path), key=exc.key, value=exc.value, accepted=exc.accepted

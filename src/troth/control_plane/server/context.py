@@ -6,8 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from troth.clock import Clock
+from troth.control_plane.server.bundles import ServerBundles
 from troth.control_plane.server.config import ServerConfig
 from troth.control_plane.server.endorsement_set import EndorsementSet
+from troth.control_plane.server.federations import Federations
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.issuer import SvidIssuer
 from troth.control_plane.server.join import JoinService
@@ -18,6 +20,7 @@ from troth.control_plane.server.operators import Operators
 from troth.control_plane.server.policy_routes import PolicyDesk
 from troth.control_plane.server.rate_limit import RateLimiter
 from troth.control_plane.server.worker import Worker
+from troth.control_plane.server.workloads import Workloads
 from troth.mesh.registry import Registry
 
 __all__ = ["ServerContext"]
@@ -38,6 +41,9 @@ class ServerContext:
     joins: JoinService
     members: Members
     operators: Operators
+    bundles: ServerBundles
+    federations: Federations
+    workloads: Workloads
     policies: PolicyDesk
     limiter: RateLimiter
     metrics: ServerMetrics

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from troth.control_plane.server.worker import Worker
 from troth.errors import ConflictError
-from troth.mesh.event import Event, FeedMessage, Heartbeat
+from troth.mesh.event import Event, FeedMessage, FeedNotice, Heartbeat
 from troth.mesh.registry import Registry
 
 __all__ = ["FeedHub"]
@@ -32,6 +32,7 @@ class FeedHub:
         self._heartbeat_seconds = heartbeat_seconds
         self._changed = asyncio.Event()
         self._closed = False
+        self._notices: dict[type[FeedNotice], FeedNotice] = {}
 
     @property
     def changed(self) -> asyncio.Event:
@@ -43,21 +44,33 @@ class FeedHub:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def announce(self, notice: FeedNotice) -> None:
+        """Tell every stream how things of this kind are now; new streams are told at their start."""
+        self._notices[type(notice)] = notice
+        self.wake()
+
     def close(self) -> None:
         """End every stream after what it is sending."""
         self._closed = True
         self.wake()
 
-    async def follow(self, after: int | None) -> AsyncIterator[FeedMessage]:
+    async def follow(self, after: int | None) -> AsyncIterator[FeedMessage | FeedNotice]:
         """Yield what comes after event `after`, forever; None begins with a snapshot.
 
         Where the events after `after` are not kept, or `after` was never given out, the stream
         begins with a snapshot too. Ends only by `close`.
         """
         sequence = after if after is not None else -1
+        told: dict[type[FeedNotice], FeedNotice] = {}
         while not self._closed:
             # Taken before the read: what is committed between read and wait ends the wait.
             changed = self._changed
+            # Notices need no read, so they do not wait for one; but a snapshot comes first.
+            if sequence >= 0:
+                for kind, notice in list(self._notices.items()):
+                    if told.get(kind) is not notice:
+                        told[kind] = notice
+                        yield notice
             messages = await self._read(sequence)
             for message in messages:
                 sequence = message.sequence

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.http_server import caller_of
 from troth.control_plane.server.requests import query_number, read_message
-from troth.mesh.event import Event, FeedMessage, Snapshot, encode_message
+from troth.mesh.event import Event, FeedMessage, FeedNotice, Snapshot, encode_message
 from troth.mesh.node import PERMISSIONS
 from troth.mesh.node_record import NodeRecord
 
@@ -92,7 +92,7 @@ async def operator_feed(context: ServerContext, request: Request) -> Response:
     return StreamingResponse(lines(), media_type=FEED_MEDIA_TYPE)
 
 
-def _excludes(message: FeedMessage, node_id: str) -> bool:
+def _excludes(message: FeedMessage | FeedNotice, node_id: str) -> bool:
     if isinstance(message, Event):
         about = [message.member]
     elif isinstance(message, Snapshot):

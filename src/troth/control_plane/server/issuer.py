@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SVIDs of this trust domain: members' in a join, and the server's own."""
+"""SVIDs of this trust domain: members' in a join, their workloads', and the server's own."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from troth.control_plane.server.bundles import ServerBundles
 from troth.control_plane.server.keys import ServerKeys
 from troth.identity.certificate_request import CertificateRequest, SvidKey
+from troth.identity.jwt_svid import JwtSvid
 from troth.identity.spiffe_id import SpiffeId
 from troth.identity.trust_bundle import TrustBundle
+from troth.identity.workload_result import NodeResult
+from troth.identity.x509_authority import X509Authority
 from troth.identity.x509_svid import X509Svid
 from troth.mesh.join_messages import BundleMessage
+from troth.mesh.node_record import AppraisedEvidence
+from troth.mesh.workload_entry import SERVER_PATH
 
-__all__ = ["SERVER_PATH", "IssuedCertificate", "SvidIssuer"]
-
-SERVER_PATH = "/troth/server"
-"""Path of the server's own SPIFFE ID."""
+__all__ = ["SERVER_PATH", "IssuedCertificate", "SvidIssuer", "WorkloadIssuer"]
 
 _SERIAL_OCTETS = 16
-_REFRESH_HINT_SECONDS = 60
 # A result is signed a moment before the SVID that carries it.
 _MAX_RESULT_AGE = timedelta(minutes=5)
 
@@ -43,20 +45,61 @@ class IssuedCertificate:
     not_after: datetime
 
 
+class WorkloadIssuer:
+    """Issues for the workloads of one node, one after the other, on one result of the node's."""
+
+    def __init__(
+        self,
+        authority: X509Authority,
+        node: NodeResult,
+        *,
+        random: Callable[[int], bytes],
+        now: datetime,
+    ) -> None:
+        self._authority, self._node = authority, node
+        self._random, self._now = random, now
+
+    def issue(
+        self,
+        request: CertificateRequest,
+        spiffe_id: SpiffeId,
+        *,
+        ttl: timedelta,
+        dns_names: Sequence[str],
+    ) -> X509Svid:
+        """Return an SVID; see `X509Authority.issue_workload_svid`."""
+        return self._authority.issue_workload_svid(
+            request,
+            spiffe_id,
+            node=self._node,
+            now=self._now,
+            ttl=ttl,
+            random=self._random(_SERIAL_OCTETS),
+            dns_names=dns_names,
+        )
+
+
 class SvidIssuer:
-    """The trust domain's authority. It looks at results; who may join, its caller has decided.
+    """The trust domain's authorities. It looks at results; who may join, its caller has decided.
 
     Args:
         keys: of the trust domain and of the Verifier whose results make members.
+        bundles: of the trust domain.
         random: for serial numbers.
         allow_insecure: issue on results of simulators and published test keys too.
     """
 
     def __init__(
-        self, keys: ServerKeys, *, random: Callable[[int], bytes], allow_insecure: bool
+        self,
+        keys: ServerKeys,
+        *,
+        bundles: ServerBundles,
+        random: Callable[[int], bytes],
+        allow_insecure: bool,
     ) -> None:
-        self._authority = keys.authority
+        self._authorities = keys.authorities
         self._results = keys.results
+        self._bundles = bundles
         self._random = random
         self._allow_insecure = allow_insecure
 
@@ -76,7 +119,7 @@ class SvidIssuer:
             AuthorizationError: the result makes no member.
             FreshnessError: it would end before it begins.
         """
-        svid = self._authority.issue_member_svid(
+        svid = self._authorities.active(now).issue_member_svid(
             request,
             SpiffeId.decode(spiffe_id),
             result=ear.encode("ascii"),
@@ -97,17 +140,50 @@ class SvidIssuer:
 
     def issue_own(self, key: SvidKey, *, now: datetime, ttl: timedelta) -> X509Svid:
         """Return the server's own SVID for a key of the server's."""
-        return self._authority.issue_infrastructure_svid(
+        return self._authorities.active(now).issue_infrastructure_svid(
             key,
-            SpiffeId(self._authority.trust_domain, SERVER_PATH),
+            SpiffeId(self._authorities.trust_domain, SERVER_PATH),
             now=now,
             ttl=ttl,
             random=self._random(_SERIAL_OCTETS),
         )
 
+    def for_workloads(
+        self, appraised: AppraisedEvidence, *, node_id: str, now: datetime
+    ) -> WorkloadIssuer:
+        """Return what issues for the workloads of a node that was appraised so.
+
+        Raises:
+            AuthorizationError, VerificationError: the node's result allows no SVIDs (any more).
+        """
+        node = NodeResult.verify(
+            appraised.ear,
+            self._results.published(now),
+            node_id=node_id,
+            signer=self._results.signer(now),
+            now=now,
+            max_age=appraised.result.expires - appraised.result.issued,
+            allow_insecure=self._allow_insecure,
+        )
+        authority = self._authorities.active(now)
+        return WorkloadIssuer(authority, node, random=self._random, now=now)
+
+    def issue_jwt(
+        self,
+        spiffe_id: SpiffeId,
+        audience: Sequence[str],
+        *,
+        now: datetime,
+        ttl: timedelta,
+        not_after: datetime,
+    ) -> JwtSvid:
+        """Return a JWT-SVID; see `JwtAuthority.issue`."""
+        authority = self._authorities.active_jwt(now)
+        return authority.issue(spiffe_id, audience, now=now, ttl=ttl, not_after=not_after)
+
     def trust_bundle(self) -> TrustBundle:
         """Return the bundle of the trust domain."""
-        return self._authority.bundle(refresh_hint_seconds=_REFRESH_HINT_SECONDS)
+        return self._bundles.own
 
     def bundle(self) -> BundleMessage:
         """Return the bundle as nodes get it."""

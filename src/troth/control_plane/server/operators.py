@@ -292,6 +292,18 @@ class Operators:
             self._registry.create_entry, entry, actor=actor, at=self._clock.now()
         )
 
+    async def amend_entry(self, entry: RegistrationEntry, *, actor: str) -> None:
+        """Change the floor and the hint of the node entry with this id.
+
+        A floor that is raised counts from each node's next join on.
+
+        Raises:
+            ConflictError: there is none of that id, or it is for other devices or another identity.
+        """
+        await self._registry_worker.run(
+            self._registry.amend_entry, entry, actor=actor, at=self._clock.now()
+        )
+
     async def delete_entry(self, entry_id: str, *, actor: str) -> tuple[str, ...]:
         """Delete an entry; return the ids of the nodes that are quarantined by it.
 

@@ -14,13 +14,18 @@ from pathlib import Path
 
 from troth import __version__
 from troth.clock import Clock, SystemClock, system_random
-from troth.control_plane.server.admin_api import create_admin_app, member_spiffe_id
+from troth.control_plane.configured_files import configured_collateral
+from troth.control_plane.server.admin_api import create_admin_app
 from troth.control_plane.server.api import create_app
 from troth.control_plane.server.appraisal import EvidenceAppraiser
 from troth.control_plane.server.appraisal_recorder import AppraisalRecorder
-from troth.control_plane.server.config import ServerConfig
+from troth.control_plane.server.bundle_endpoint import EndpointTls, bundle_app
+from troth.control_plane.server.bundles import ServerBundles
+from troth.control_plane.server.config import ServerConfig, parse_listen
 from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.endorsement_set import EndorsementSet
+from troth.control_plane.server.entry_routes import member_spiffe_id
+from troth.control_plane.server.federations import BundleFetcher, Federations
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.housekeeping import Housekeeping
 from troth.control_plane.server.http_server import HttpServer, bind_tcp, bind_unix, own_uids
@@ -33,13 +38,14 @@ from troth.control_plane.server.operators import Operators
 from troth.control_plane.server.policy_routes import PolicyDesk
 from troth.control_plane.server.policy_set import load_policies
 from troth.control_plane.server.rate_limit import Rate, RateLimiter
-from troth.control_plane.server.tls import ServerTls
+from troth.control_plane.server.tls import SVID_FILE, ServerTls
+from troth.control_plane.server.trust_upkeep import TrustUpkeep
 from troth.control_plane.server.worker import Worker
+from troth.control_plane.server.workloads import Workloads
 from troth.errors import ConfigurationError, ConflictError, TrothError, UnavailableError
 from troth.formats.keys import load_keys
 from troth.formats.verification_key import VerificationKey
 from troth.identity.spiffe_id import TrustDomain
-from troth.identity.trust_bundle import TrustBundleSet
 from troth.mesh.registry import Registry
 from troth.verifier.policy import AppraisalPolicy
 from troth.verifier.rego import DirectEvaluator, RegoEvaluator
@@ -53,6 +59,7 @@ _LOG = logging.getLogger(__name__)
 _APPRAISAL_THREADS = 2
 _OPERATOR_CONNECTIONS = 64
 _REPLAYS_WAITING = 4
+_BUNDLE_FILE = "bundle.pem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,7 @@ class RunningServer:
 
     Attributes:
         url: of the HTTPS listener.
+        bundle_url: of the bundle endpoint, or "".
         admin_socket: of the operators' one.
         spiffe_id: of the server.
         trust_bundle: PEM file with the authority; agents pin it.
@@ -68,6 +76,7 @@ class RunningServer:
     """
 
     url: str
+    bundle_url: str
     admin_socket: Path
     spiffe_id: str
     trust_bundle: Path
@@ -79,6 +88,7 @@ class RunningServer:
             {
                 "ready": True,
                 "url": self.url,
+                **({"bundle_url": self.bundle_url} if self.bundle_url else {}),
                 "admin_socket": str(self.admin_socket),
                 "spiffe_id": self.spiffe_id,
                 "trust_bundle": str(self.trust_bundle),
@@ -99,6 +109,7 @@ async def serve(
     ready: Callable[[str], None],
     stop: asyncio.Event,
     evaluator: RegoEvaluator | None = None,
+    fetcher: BundleFetcher | None = None,
 ) -> None:
     """Serve until `stop` is set or the task is cancelled; then stop in order.
 
@@ -108,12 +119,15 @@ async def serve(
         ready: is given the ready line, such as `print`.
         stop: ends the server.
         evaluator: of the Appraisal Policy; by default in this process, without a time limit.
+        fetcher: fetches bundles of other trust domains; without, operators set them.
 
     Raises:
         ConfigurationError: something in the configuration cannot be used.
         UnavailableError: the registry or a listener cannot be had.
     """
-    async with running_server(config, registry=registry, evaluator=evaluator) as server:
+    async with running_server(
+        config, registry=registry, evaluator=evaluator, fetcher=fetcher
+    ) as server:
         line = server.ready_line()
         if config.ready_file:
             _write(Path(config.ready_file), line + "\n")
@@ -127,21 +141,15 @@ async def running_server(
     *,
     registry: Callable[[], Registry],
     evaluator: RegoEvaluator | None = None,
+    fetcher: BundleFetcher | None = None,
     clock: Clock | None = None,
     random: Callable[[int], bytes] = system_random,
 ) -> AsyncIterator[RunningServer]:
     """Give a server that serves while the block runs; arguments as for `serve`."""
     clock = clock or SystemClock()
     host, port = config.address
-    trust_domain = _trust_domain(config)
-    keys = load_or_create_keys(
-        config.directory,
-        trust_domain,
-        now=clock.now(),
-        random=random,
-        results_last=max(each.result for each in config.tier_lifetimes().values()),
-        announce=timedelta(seconds=config.result_key_announce_seconds),
-    )
+    config.federation.check()
+    keys = _keys(config, now=clock.now(), random=random)
     async with AsyncExitStack() as stack:
         opened = registry()
         stack.callback(opened.close)
@@ -151,6 +159,7 @@ async def running_server(
             opened,
             keys=keys,
             evaluator=evaluator or DirectEvaluator(),
+            fetcher=fetcher,
             clock=clock,
             random=random,
         )
@@ -167,14 +176,18 @@ async def running_server(
             allowed_uids=own_uids(),
             max_connections=_OPERATOR_CONNECTIONS,
         )
+        endpoint, endpoint_tls = _bundle_endpoint(config, context)
+        servers = [public, admin, *([endpoint] if endpoint else [])]
         stack.callback(config.admin_path.unlink, missing_ok=True)
-        stack.push_async_callback(_stopped, public, admin)
+        stack.push_async_callback(_stopped, *servers)
         # Streams end first, so that the listeners have nothing to wait for.
         stack.callback(context.hub.close)
-        await asyncio.gather(public.start(), admin.start())
-        sweeping = asyncio.create_task(housekeeping.run())
-        stack.push_async_callback(_cancelled, sweeping)
-        yield _running(config, public.address, context)
+        upkeep = _upkeep(config, context, tls, endpoint_tls)
+        await upkeep.look()
+        await asyncio.gather(*(server.start() for server in servers))
+        for work in (housekeeping.run(), upkeep.run()):
+            stack.push_async_callback(_cancelled, asyncio.create_task(work))
+        yield _running(config, public.address, context, endpoint)
 
 
 async def _compose(
@@ -184,6 +197,7 @@ async def _compose(
     *,
     keys: ServerKeys,
     evaluator: RegoEvaluator,
+    fetcher: BundleFetcher | None,
     clock: Clock,
     random: Callable[[int], bytes],
 ) -> tuple[ServerContext, Housekeeping, ServerTls]:
@@ -199,9 +213,13 @@ async def _compose(
         _LOG.warning("insecure: Evidence of simulators or published test keys is accepted")
     if policies.audits:
         _LOG.warning("insecure: policy %s is not enforced (mode audit)", config.verifier.policy)
-    issuer = SvidIssuer(keys, random=random, allow_insecure=insecure or policies.audits)
+    bundles = ServerBundles(keys.authorities, now=clock.now())
+    issuer = SvidIssuer(
+        keys, bundles=bundles, random=random, allow_insecure=insecure or policies.audits
+    )
     endorsements = EndorsementSet(registry, keys=_corim_keys(config.verifier.corim_keys))
     await registry_worker.run(_prepare, config, registry, endorsements, policies.enforced, clock)
+    await registry_worker.run(bundles.load, registry, clock.now())
     verifier = Verifier(
         identity=VerifierIdentity(developer="Troth", build=__version__, name=config.verifier.name),
         endorsements=endorsements,
@@ -213,6 +231,9 @@ async def _compose(
         cache=VerdictCache(),
         allow_test_keys=config.allow_test_keys,
         allow_simulator=config.allow_simulator,
+        collateral=configured_collateral(config.verifier.collateral, key="verifier.collateral"),
+        vendors=frozenset(config.verifier.vendors),
+        grace=timedelta(seconds=config.verifier.collateral_grace_seconds),
     )
     appraiser = EvidenceAppraiser(verifier, endorsements, keys.results)
     hub = FeedHub(registry, registry_worker, heartbeat_seconds=config.heartbeat_seconds)
@@ -246,11 +267,25 @@ async def _compose(
         admission=admission,
         clock=clock,
     )
-    members = Members(
-        registry,
-        registry_worker,
-        bundles=TrustBundleSet([issuer.trust_bundle()]),
+    members = Members(registry, registry_worker, bundles=bundles, clock=clock)
+    federations = Federations(
+        registry=registry,
+        registry_worker=registry_worker,
+        bundles=bundles,
+        fetcher=fetcher,
+        hub=hub,
         clock=clock,
+    )
+    workloads = Workloads(
+        registry=registry,
+        registry_worker=registry_worker,
+        issuer=issuer,
+        issuing_worker=appraisal_worker,
+        bundles=bundles,
+        hub=hub,
+        clock=clock,
+        lifetimes=lifetimes,
+        jwt_lifetime=timedelta(seconds=config.authorities.jwt_svid_seconds),
     )
     tls = ServerTls(
         keys,
@@ -283,6 +318,9 @@ async def _compose(
         joins=joins,
         members=members,
         operators=operators,
+        bundles=bundles,
+        federations=federations,
+        workloads=workloads,
         policies=PolicyDesk(
             registry=registry,
             registry_worker=registry_worker,
@@ -359,16 +397,77 @@ def _prepare(
             registry.create_entry(entry, actor="configuration", at=now)
 
 
-def _running(
-    config: ServerConfig, address: tuple[str, int], context: ServerContext
-) -> RunningServer:
+def _keys(config: ServerConfig, *, now: datetime, random: Callable[[int], bytes]) -> ServerKeys:
+    lifetimes = config.tier_lifetimes().values()
+    results_last = max(each.result for each in lifetimes)
+    svids_last = max(
+        timedelta(seconds=config.server_svid_seconds), *(each.svid for each in lifetimes)
+    )
+    return load_or_create_keys(
+        config.directory,
+        _trust_domain(config),
+        now=now,
+        random=random,
+        results_last=results_last,
+        announce=timedelta(seconds=config.result_key_announce_seconds),
+        x509=config.authorities.x509(svids_last),
+        # No token outlives the result of its node.
+        jwt=config.authorities.jwt(results_last),
+    )
+
+
+def _bundle_endpoint(
+    config: ServerConfig, context: ServerContext
+) -> tuple[HttpServer | None, EndpointTls | None]:
+    section = config.federation
+    if not section.listen:
+        return None, None
+    if section.profile == "https_web":
+        tls = EndpointTls(Path(section.certificate), Path(section.key))
+    else:
+        tls = EndpointTls(config.directory / SVID_FILE)
+    host, port = parse_listen(section.listen, key="federation.listen")
+    server = HttpServer(
+        bundle_app(lambda: context.bundles.own),
+        bind_tcp(host, port),
+        tls=tls.context,
+        max_connections=config.limits.connections,
+    )
+    return server, tls
+
+
+def _upkeep(
+    config: ServerConfig, context: ServerContext, tls: ServerTls, endpoint: EndpointTls | None
+) -> TrustUpkeep:
+    return TrustUpkeep(
+        authorities=context.keys.authorities,
+        worker=context.registry_worker,
+        bundles=context.bundles,
+        federations=context.federations,
+        workloads=context.workloads,
+        tls=tls,
+        endpoint=endpoint,
+        write_bundle=lambda pem: _write(config.directory / _BUNDLE_FILE, pem),
+        clock=context.clock,
+    )
+
+
+def _url(address: tuple[str, int]) -> str:
     host, port = address
-    shown = f"[{host}]" if ":" in host else host
-    bundle = config.directory / "bundle.pem"
-    _write(bundle, context.issuer.bundle().pem)
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def _running(
+    config: ServerConfig,
+    address: tuple[str, int],
+    context: ServerContext,
+    endpoint: HttpServer | None,
+) -> RunningServer:
+    bundle = config.directory / _BUNDLE_FILE
     _write_result_keys(config, context.keys, context.clock.now())
     return RunningServer(
-        url=f"https://{shown}:{port}",
+        url=_url(address),
+        bundle_url=_url(endpoint.address) + "/" if endpoint else "",
         admin_socket=config.admin_path,
         spiffe_id=f"spiffe://{config.trust_domain}{SERVER_PATH}",
         trust_bundle=bundle,

@@ -16,9 +16,10 @@ from troth.errors import UnavailableError
 from troth.identity.x509_svid import X509Svid
 from troth.mesh.deadline import refresh_after
 
-__all__ = ["ServerTls"]
+__all__ = ["SVID_FILE", "ServerTls"]
 
-_FILE = "tls.svid.pem"
+SVID_FILE = "tls.svid.pem"
+"""Name, in the data directory, of the server's own SVID with its key."""
 
 
 class ServerTls:
@@ -41,17 +42,29 @@ class ServerTls:
         now: datetime,
     ) -> None:
         self._keys, self._issuer = keys, issuer
-        self._path, self._lifetime = directory / _FILE, lifetime
+        self._path, self._lifetime = directory / SVID_FILE, lifetime
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         # A node that joins has no certificate yet. One that shows a wrong one is turned away.
         context.verify_mode = ssl.CERT_OPTIONAL
-        context.load_verify_locations(cadata=issuer.bundle().pem)
         context.num_tickets = 0
         context.set_alpn_protocols(["http/1.1"])
         self.context = context
+        self._believed = ""
+        self.believe()
         self._renew_at = now
         self.renew_if_due(now)
+
+    def believe(self) -> None:
+        """Take authorities into the context that have come into the bundle.
+
+        One that has gone stays in the context until a restart: whoever asks for something is
+        verified under the bundle of the moment as well (`Members`).
+        """
+        pem = self._issuer.bundle().pem
+        if pem != self._believed:
+            self.context.load_verify_locations(cadata=pem)
+            self._believed = pem
 
     def renew_if_due(self, now: datetime) -> None:
         """Issue the next SVID after a third of the life of the present one.

@@ -20,6 +20,7 @@ from support.server_world import SERVER_ID, World, new_key, open_session, world
 from troth.adapters.pinned_tls import pinned_context
 from troth.adapters.registry.sql_registry import SqlRegistry
 from troth.control_plane.server import http_server, requests
+from troth.control_plane.server.bundles import ServerBundles
 from troth.control_plane.server.config import LimitSection
 from troth.control_plane.server.issuer import SvidIssuer
 from troth.control_plane.server.keys import load_or_create_keys
@@ -194,7 +195,8 @@ class _Clock:
 def test_the_servers_svid_is_renewed_after_a_third_of_its_life(tmp_path: Path) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     keys = load_or_create_keys(tmp_path, TrustDomain("mesh.example"), now=now, random=os.urandom)
-    issuer = SvidIssuer(keys, random=os.urandom, allow_insecure=False)
+    bundles = ServerBundles(keys.authorities, now=now)
+    issuer = SvidIssuer(keys, bundles=bundles, random=os.urandom, allow_insecure=False)
     life = timedelta(hours=3)
     tls = ServerTls(keys, issuer, directory=tmp_path, lifetime=life, now=now)
     file = tmp_path / "tls.svid.pem"
