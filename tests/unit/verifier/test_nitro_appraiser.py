@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from support.vendor_evidence import CHALLENGE, NOW
 from troth.endorsement.build import measured_corim
 from troth.endorsement.store import EndorsementStore
+from troth.errors import ChainError
 from troth.formats.ar4si import TrustTier
 from troth.formats.cbor import Tag
 from troth.formats.corim import tags
@@ -19,6 +21,7 @@ from troth.formats.corim.comid import Comid
 from troth.formats.corim.corim import Corim
 from troth.formats.corim.environment import EnvironmentClass, EnvironmentMap
 from troth.formats.corim.triples import KeyTriple, Triples
+from troth.mesh.registration_entry import device_key
 from troth.testing.nitro import SimulatedEnclave
 from troth.verifier.result import AssuranceTier, AttestationResult, VerifierIdentity
 from troth.verifier.verifier import Verifier
@@ -53,16 +56,19 @@ def described(registers: Mapping[int, bytes] = PCRS, *, corim_id: str = "maker")
     )
 
 
-def appraise(enclave: SimulatedEnclave = ENCLAVE, *corims: Corim) -> AttestationResult:
+def verifier(*corims: Corim) -> Verifier:
     store = EndorsementStore()
     for corim in (root(), *(corims or (described(),))):
         store.provision(corim, now=NOW, source=f"{corim.id}.corim")
-    verifier = Verifier(
+    return Verifier(
         identity=VerifierIdentity(developer="test", build="1"),
         endorsements=store,
         allow_simulator=True,
     )
-    return verifier.appraise(enclave.attest(CHALLENGE), now=NOW, challenge=CHALLENGE)
+
+
+def appraise(enclave: SimulatedEnclave = ENCLAVE, *corims: Corim) -> AttestationResult:
+    return verifier(*corims).appraise(enclave.attest(CHALLENGE), now=NOW, challenge=CHALLENGE)
 
 
 def vector(result: AttestationResult) -> dict[str, int]:
@@ -160,3 +166,19 @@ def test_a_value_about_something_else_than_registers_never_matches() -> None:
     result = appraise(ENCLAVE, other)
     assert vector(result)["executables"] == 33
     assert result.status is TrustTier.WARNING
+
+
+def test_recorded_evidence_is_judged_by_the_time_when_it_came() -> None:
+    """A server appraises its nodes' last Evidence anew when a policy changes, hours later."""
+    data, later = ENCLAVE.attest(CHALLENGE), NOW + timedelta(hours=9)
+    with pytest.raises(ChainError, match="are valid from"):
+        verifier().appraise(data, now=later, challenge=CHALLENGE)
+    result = verifier().appraise(data, now=later, received=NOW, challenge=CHALLENGE)
+    assert result.status is TrustTier.AFFIRMING
+    assert result.issued_at == later
+
+
+def test_an_enclave_is_known_by_its_own_name() -> None:
+    first, second = appraise(), appraise(ENCLAVE.saying(module_id="i-simulated-enc2"))
+    assert device_key(first) != device_key(second)
+    assert device_key(first) == f"nitro:instance:{ENCLAVE.module_id.encode().hex()}"

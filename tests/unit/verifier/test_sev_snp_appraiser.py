@@ -22,6 +22,7 @@ from troth.formats.corim.corim import Corim
 from troth.formats.corim.environment import EnvironmentClass, EnvironmentMap
 from troth.formats.corim.measurement import Measurement, MeasurementValues, RawValue, Svn
 from troth.formats.corim.triples import MeasurementTriple, Triples
+from troth.mesh.registration_entry import device_key, node_selector, selects
 from troth.testing.sev_snp import SimulatedSnpGuest
 from troth.verifier.appraisers.appraisal import References
 from troth.verifier.appraisers.sev_snp import appraise as appraise_report
@@ -421,3 +422,14 @@ def test_equal_reports_are_concluded_about_once_whatever_their_challenge() -> No
 def test_an_ear_of_a_guest_is_made() -> None:
     ear = appraise().to_ear(annotate=True)
     assert ear.submods["sev_snp"].status is TrustTier.AFFIRMING
+
+
+def test_replicas_of_a_guest_on_one_chip_are_two_nodes() -> None:
+    first, second = appraise(), appraise(GUEST.with_fields(report_id=b"\x33" * 32))
+    assert device_key(first) == f"sev_snp:instance:{'22' * 32}"
+    assert device_key(second) != device_key(first)
+    chip = node_selector(f"claim:sev_snp/chip_id={GUEST.hwid.hex()}")
+    assert selects(chip, first)
+    assert selects(chip, second)
+    other = appraise(replace(GUEST, hwid=bytes(range(2, 66))))
+    assert not selects(chip, other)
