@@ -151,14 +151,26 @@ def _gate(config: AgentConfig, path: Path, attester: Attester) -> AgentGate | No
 
 
 def _attester(config: AgentConfig, path: Path) -> Attester:
-    from troth.evidence.simulator import from_json  # noqa: PLC0415
+    from troth.adapters.attesters import AttesterSettings, open_attester  # noqa: PLC0415
+    from troth.adapters.tpm_device import DEFAULT_REGISTERS  # noqa: PLC0415
 
     section = config.attester
-    if not section.device:
+    if (section.kind == "simulator") is not bool(section.device):
         raise ConfigurationError(
-            source=str(path), key="attester.device", accepted="the simulator's device file"
+            source=str(path),
+            key="attester.device",
+            value=section.device,
+            accepted='the simulator\'s device file, with kind = "simulator" and only with it',
         )
-    return from_json(_read(section.device, path, "attester.device"), source=section.device)
+    return open_attester(
+        section.kind,
+        AttesterSettings(
+            device=path.parent / section.device if section.device else None,
+            state=path.parent / section.state if section.state else None,
+            tcti=section.tcti,
+            registers=tuple(section.registers) or DEFAULT_REGISTERS,
+        ),
+    )
 
 
 def _verifier_keys(config: AgentConfig, path: Path) -> dict[str, Sequence[VerificationKey]]:

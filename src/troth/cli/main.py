@@ -28,6 +28,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("troth.cli.agent:agent", "Run the agent of one node, beside its Envoy"),
     "verifier": ("troth.cli.verifier:verifier", "Run a Verifier alone"),
     "demo": ("troth.cli.demo.command:demo", "Show the main job with real parts on this machine"),
+    "attest": ("troth.cli.attest:attest", "Make Evidence of this machine, or say with what"),
     "verify": ("troth.cli.verify:verify", "Verify and appraise one piece of Evidence"),
     "explain": ("troth.cli.explain:explain", "Say in words what a result or refusal means"),
     "policy": ("troth.cli.policy:policy", "Check, test and try out Appraisal Policies"),

@@ -60,12 +60,19 @@ class AttesterSection(_Section, frozen=True, kw_only=True):
     """`[attester]`: where Evidence comes from.
 
     Attributes:
-        kind: "simulator" is insecure: its keys are in a file.
+        kind: "auto" takes what hardware provides, never the simulator; "tsm" is a confidential
+            VM's, "nsm" a Nitro Enclave's; "simulator" is insecure: its keys are in a file.
         device: for the simulator, its device file.
+        state: for a TPM, the file that keeps its attestation key.
+        tcti: for a TPM, how it is reached.
+        registers: for a TPM, what it quotes; empty for the firmware's and boot loader's.
     """
 
-    kind: Literal["simulator"] = "simulator"
+    kind: Literal["auto", "simulator", "tsm", "nsm", "tpm"] = "auto"
     device: str = ""
+    state: str = ""
+    tcti: str = "device:/dev/tpmrm0"
+    registers: list[Annotated[int, msgspec.Meta(ge=0, le=23)]] = []
 
 
 class EnvoySection(_Section, frozen=True, kw_only=True):
