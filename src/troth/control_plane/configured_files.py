@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from troth.control_plane.collateral_directory import CollateralDirectory
 from troth.endorsement.repository import Provisioned
 from troth.errors import ConfigurationError, ConflictError, TrothError, UnavailableError
-from troth.evidence.context import MAX_COLLATERAL_DOCUMENTS, Collateral
+from troth.evidence.context import Collateral, CollateralSource
 from troth.formats.keys import load_keys
 from troth.formats.verification_key import VerificationKey
 from troth.verifier.policy import AppraisalPolicy
@@ -84,31 +85,13 @@ def configured_policy(name: str, *, key: str) -> AppraisalPolicy:
     return policy
 
 
-def configured_collateral(name: str, *, key: str) -> Collateral:
-    """Return the documents in this directory, or none for "".
+def configured_collateral(name: str, *, key: str) -> CollateralSource:
+    """Return the documents in this directory, or none for "". It is read again when it changes.
 
     Raises:
         ConfigurationError: it cannot be read, or holds too much.
     """
-    if not name:
-        return Collateral()
-    try:
-        files = sorted(
-            file
-            for file in Path(name).iterdir()
-            if file.is_file() and not file.name.startswith(".")
-        )
-        documents = {file.name: file.read_bytes() for file in files[: MAX_COLLATERAL_DOCUMENTS + 1]}
-        return Collateral(documents)
-    except OSError as exc:
-        raise ConfigurationError(
-            source="configuration",
-            key=key,
-            value=name,
-            accepted=f"a readable directory ({exc.strerror})",
-        ) from exc
-    except TrothError as exc:
-        raise ConfigurationError(source=name, accepted=f"less than that ({exc})") from exc
+    return CollateralDirectory(Path(name), key=key) if name else Collateral()
 
 
 def provision_configured(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from troth.errors import ApiMisuseError, LimitExceededError
 
@@ -22,6 +22,7 @@ __all__ = [
     "MAX_COLLATERAL_DOCUMENTS",
     "NO_CONTEXT",
     "Collateral",
+    "CollateralSource",
     "VerificationContext",
 ]
 
@@ -63,6 +64,10 @@ class Collateral:
         object.__setattr__(self, "documents", MappingProxyType(documents))
         object.__setattr__(self, "digest", _digest(documents))
 
+    def current(self) -> Collateral:
+        """Return these documents: they are a source that never changes."""
+        return self
+
     def with_documents(self, documents: Mapping[str, bytes]) -> Collateral:
         """Return these documents and `documents`.
 
@@ -76,6 +81,14 @@ class Collateral:
             same = merged.get(name, data) == data
             merged[name if same else f"{name} (fetched)"] = data
         return Collateral(merged)
+
+
+class CollateralSource(Protocol):
+    """Where a Verifier gets the documents that its operator has."""
+
+    def current(self) -> Collateral:
+        """Return the documents as they are now. Cheap, and never fails."""
+        ...
 
 
 def _digest(documents: Mapping[str, bytes]) -> bytes:

@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, Protocol
 from troth.endorsement.repository import EndorsementSnapshot
 from troth.errors import ApiMisuseError, TrothError
 from troth.evidence import registry
-from troth.evidence.context import Collateral, VerificationContext
+from troth.evidence.context import Collateral, CollateralSource, VerificationContext
 from troth.evidence.evidence import NonceMatched, Scheme, Unchecked, VerifiedEvidence
 from troth.formats.ear import Dialect, sign_ear
 from troth.formats.signer import Signer
@@ -101,7 +101,7 @@ class Verifier:
     cache: VerdictCache | None = None
     allow_test_keys: bool = False
     allow_simulator: bool = False
-    collateral: Collateral = field(default_factory=Collateral)
+    collateral: CollateralSource = field(default_factory=Collateral)
     vendors: frozenset[str] = frozenset()
     grace: timedelta = timedelta(0)
     schemes: Mapping[str, registry.Loader] = field(default_factory=lambda: registry.SCHEMES)
@@ -175,7 +175,7 @@ class Verifier:
         )
 
     def _context(self, now: datetime, fetched: Collateral | None) -> VerificationContext:
-        collateral = self.collateral
+        collateral = self.collateral.current()
         if fetched is not None:
             collateral = collateral.with_documents(fetched.documents)
         return VerificationContext(
