@@ -260,7 +260,10 @@ def _explained_evidence(data: bytes) -> _Explanation:
         name: decoded,
     }
     claims = {
-        label: part.claims.to_json() for label, part in parts.items() if hasattr(part, "claims")
+        label: getattr(part, member).to_json()
+        for label, part in parts.items()
+        for member in ("claims", "report", "document")
+        if hasattr(getattr(part, member, None), "to_json")
     }
     return _Explanation(
         kind="evidence",

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from support.cli import Ran, run_cli
+from support.kds import AUTHORITY, REPORT, fake_kds
 from support.vectors import vectors
 from support.vendor_evidence import CHALLENGE
 from troth.endorsement.sev_snp_corim import sev_snp_corim
@@ -168,3 +169,36 @@ def test_published_evidence_verifies_by_the_name_of_its_vendor(
     today = run_cli(capsys, "verify", document, *given[:2])
     assert today.status == 2
     assert "give the time that it is from" in today.err
+
+
+def test_what_is_missing_is_fetched_when_asked_for_and_kept(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "report").write_bytes(REPORT)
+    (tmp_path / "ark.pem").write_bytes(AUTHORITY.ark.public_bytes(Encoding.PEM))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    given = (
+        *("verify", tmp_path / "report", "--trust-anchor", tmp_path / "ark.pem", "--at", AT),
+        *("--allow-simulator", "--collateral", kept, "--format", "json"),
+    )
+    assert run_cli(capsys, *given).status == 2
+    with fake_kds() as kds:
+        service = ("--fetch-collateral", "--collateral-service", kds.url)
+        ran = run_cli(capsys, *given, *service)
+        assert ran.status == 1, ran.err
+        assert json.loads(ran.out)["claims"]["sev_snp"]["revocation"] == "current"
+        assert len(kds.asked) == 3
+    assert run_cli(capsys, *given).status == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "claim"),
+    [("evidence", "sev_snp", "measurement"), ("document", "nitro", "module_id")],
+)
+def test_explain_shows_what_the_evidence_says(
+    capsys: pytest.CaptureFixture[str], files: Path, name: str, label: str, claim: str
+) -> None:
+    ran = run_cli(capsys, "explain", files / name, "--format", "json")
+    assert ran.status == 0
+    assert claim in json.loads(ran.out)["claims"][label]
