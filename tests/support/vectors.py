@@ -22,3 +22,8 @@ def vectors(scheme: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"the shared vectors are not at {folder}; point TROTH_VECTORS at them")
     return folder
+
+
+def own_vectors(folder: str) -> Path:
+    """Return a folder of the vectors that are part of the repository."""
+    return _ROOT / "tests" / "vectors" / folder

@@ -30,6 +30,7 @@ __all__ = [
     "PooledRevocationList",
     "VendorDocuments",
     "load_certificate",
+    "serial_number_of",
 ]
 
 MAX_POOLED_CERTIFICATES: Final = 64
@@ -77,6 +78,12 @@ def load_certificate(data: bytes, *, format: str) -> x509.Certificate:
     except (ValueError, TypeError, x509.InvalidVersion) as exc:
         raise DecodeError(f"not a certificate: {exc}", format=format) from exc
     return certificate
+
+
+def serial_number_of(certificate: x509.Certificate) -> int:
+    """Return the serial number, whatever it is: the library warns about those below 1."""
+    with _quiet():
+        return certificate.serial_number
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from troth.errors import ChainError, DecodeError
-from troth.evidence.certificates import load_certificate
+from troth.evidence.certificates import load_certificate, serial_number_of
 from troth.evidence.intel.library import PckFields, pck_fields
 from troth.evidence.vendors import is_vendor_root
 
@@ -154,11 +154,13 @@ def load_pem(data: bytes, *, format: str) -> list[x509.Certificate]:
         certificate = load_certificate(der, format=format)
         try:
             # The library reads these when asked for, and fails only then.
-            _ = (certificate.subject, certificate.issuer, certificate.serial_number)
+            _ = (certificate.subject, certificate.issuer)
             _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
             key = certificate.public_key()
         except (ValueError, UnsupportedAlgorithm) as exc:
             raise DecodeError(f"a certificate cannot be read: {exc}", format=format) from exc
+        if serial_number_of(certificate) < 1:
+            raise DecodeError("a certificate's serial number is not positive", format=format)
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise DecodeError("a certificate has no key on an elliptic curve", format=format)
         certificates.append(certificate)
