@@ -20,20 +20,15 @@ from troth.control_plane.result_keys import ResultKeys
 from troth.control_plane.server.common_routes import exception_handlers
 from troth.control_plane.server.endorsement_routes import endorsement_routes, operator_of
 from troth.control_plane.server.worker import Worker
-from troth.control_plane.verification.challenge_response import ChallengeResponse
-from troth.control_plane.verification.challenge_response_routes import (
-    PREFIX,
-    ChallengeResponseRoutes,
-)
-from troth.control_plane.verification.coserv_routes import CoservRoutes
-from troth.control_plane.verification.discovery import discovery_routes
+from troth.control_plane.verification.apis import StandardApis
+from troth.control_plane.verification.challenge_response_routes import PREFIX
+from troth.control_plane.verification.discovery import result_keys_route
 from troth.control_plane.verification.endorsements import SharedEndorsements
 from troth.control_plane.verification.metrics import VerificationMetrics
 from troth.control_plane.verification.operations import (
     verifier_admin_operations,
     verifier_operations,
 )
-from troth.control_plane.verification.provisioning import ProvisioningRoutes
 from troth.endorsement.repository import Provisioned, Withdrawn
 
 __all__ = ["VerifierParts", "create_verifier_admin_app", "create_verifier_app"]
@@ -47,18 +42,14 @@ class VerifierParts:
     """What the routes work with, put together once when the Verifier starts.
 
     Attributes:
-        service: challenge-response, or None where that is not served.
-        challenge_response: its routes, likewise.
-        provisioning, operators_provisioning: over the network, and for operators.
-        coserv: distribution, or None where it is not served.
+        apis: the standard APIs.
         endorsements, endorsement_worker: what is believed, and the one thread that changes it.
+        keys: sign results.
+        metrics, clock: counts and time.
+        public_metrics: whether everybody may read the metrics.
     """
 
-    service: ChallengeResponse | None
-    challenge_response: ChallengeResponseRoutes | None
-    provisioning: ProvisioningRoutes
-    operators_provisioning: ProvisioningRoutes
-    coserv: CoservRoutes | None
+    apis: StandardApis
     endorsements: SharedEndorsements
     endorsement_worker: Worker
     keys: ResultKeys = field(repr=False)
@@ -69,26 +60,18 @@ class VerifierParts:
 
 def create_verifier_app(parts: VerifierParts) -> ASGIApp:
     """Return the application for everybody."""
+    apis = parts.apis
     routes: list[BaseRoute] = [
         *_common_routes(parts),
-        *parts.provisioning.routes(),
-        *(parts.coserv.routes() if parts.coserv else ()),
+        result_keys_route(parts.keys, parts.clock),
+        *apis.routes(),
     ]
-    if parts.service is not None:
-        routes += discovery_routes(
-            parts.keys, parts.service.media_types, parts.clock, with_keys=True
-        )
     if parts.public_metrics:
         routes.append(_metrics_route(parts))
-    described = verifier_operations(
-        parts.service.media_types if parts.service else (),
-        verification=parts.service is not None,
-        coserv=parts.coserv is not None,
-        metrics=parts.public_metrics,
-    )
+    described = verifier_operations(apis.operations(), metrics=parts.public_metrics)
     routes.append(openapi_route("Troth Verifier", described))
     app = Starlette(routes=routes, exception_handlers=exception_handlers(operator=False))
-    return _FastPath(parts.challenge_response, app) if parts.challenge_response else app
+    return _FastPath(apis.challenge_response, app) if apis.challenge_response else app
 
 
 def create_verifier_admin_app(parts: VerifierParts) -> Starlette:
@@ -115,7 +98,7 @@ def create_verifier_admin_app(parts: VerifierParts) -> Starlette:
     routes: list[BaseRoute] = [
         *_common_routes(parts),
         _metrics_route(parts),
-        *parts.operators_provisioning.routes(),
+        *parts.apis.operators_provisioning.routes(),
         *endorsement_routes(
             endorsements=parts.endorsements,
             provision=provision,
@@ -123,7 +106,7 @@ def create_verifier_admin_app(parts: VerifierParts) -> Starlette:
             clock=parts.clock,
         ),
         Route("/v1/result-keys", rotate, methods=["POST"]),
-        *discovery_routes(parts.keys, (), parts.clock, with_keys=True)[1:],
+        result_keys_route(parts.keys, parts.clock),
         openapi_route("Troth Verifier: operators", verifier_admin_operations()),
     ]
     return Starlette(routes=routes, exception_handlers=exception_handlers(operator=True))

@@ -24,7 +24,14 @@ from troth.control_plane.verification.messages import Discovery
 from troth.control_plane.verification.negotiation import negotiate
 from troth.control_plane.verification.problems import http_problem
 
-__all__ = ["DISCOVERY_JSON", "RESULT_KEYS", "WELL_KNOWN", "discovery_response", "discovery_routes"]
+__all__ = [
+    "DISCOVERY_JSON",
+    "RESULT_KEYS",
+    "WELL_KNOWN",
+    "discovery_response",
+    "discovery_routes",
+    "result_keys_route",
+]
 
 DISCOVERY_JSON: Final = "application/vnd.veraison.discovery+json"
 WELL_KNOWN: Final = "/.well-known/veraison/verification"
@@ -47,16 +54,13 @@ def discovery_response(request: Request, document: Discovery) -> Response:
     )
 
 
-def discovery_routes(
-    keys: ResultKeys, media_types: Sequence[str], clock: Clock, *, with_keys: bool
-) -> list[Route]:
-    """Return the routes.
+def discovery_routes(keys: ResultKeys, media_types: Sequence[str], clock: Clock) -> list[Route]:
+    """Return the well-known document of the verification API.
 
     Args:
         keys: that results verify with.
         media_types: of Evidence that is taken.
         clock: time.
-        with_keys: whether the JWK Set of the result keys is among them.
     """
 
     async def verification(request: Request) -> Response:
@@ -71,6 +75,12 @@ def discovery_routes(
             ),
         )
 
+    return [Route(WELL_KNOWN, verification, methods=["GET"])]
+
+
+def result_keys_route(keys: ResultKeys, clock: Clock) -> Route:
+    """Return the route of the JWK Set that results verify with."""
+
     async def result_keys(_: Request) -> Response:
         now = clock.now()
         headers = {
@@ -81,7 +91,4 @@ def discovery_routes(
             msgspec.json.encode(keys.jwk_set(now)), headers=headers, media_type="application/json"
         )
 
-    routes = [Route(WELL_KNOWN, verification, methods=["GET"])]
-    if with_keys:
-        routes.append(Route(RESULT_KEYS, result_keys, methods=["GET"]))
-    return routes
+    return Route(RESULT_KEYS, result_keys, methods=["GET"])

@@ -37,7 +37,9 @@ __all__ = [
     "api_operations",
     "endorsement_operations",
     "health_operations",
+    "provisioning_operations",
     "result_key_operations",
+    "rotation_operation",
     "verifier_admin_operations",
     "verifier_operations",
 ]
@@ -60,22 +62,16 @@ _SESSION_ID: Final = Parameter(
 )
 
 
-def verifier_operations(
-    media_types: Sequence[str], *, verification: bool, coserv: bool, metrics: bool
-) -> list[Operation]:
-    """Return what a Verifier alone serves to everybody."""
-    return [
-        *health_operations(metrics=metrics),
-        *api_operations(media_types, verification=verification, coserv=coserv),
-        *(result_key_operations() if verification else ()),
-    ]
+def verifier_operations(apis: Sequence[Operation], *, metrics: bool) -> list[Operation]:
+    """Return what a Verifier alone serves to everybody; `apis` are the standard ones."""
+    return [*health_operations(metrics=metrics), *apis, *result_key_operations()]
 
 
 def verifier_admin_operations() -> list[Operation]:
     """Return what a Verifier alone serves to its operators."""
     return [
         *health_operations(metrics=True),
-        *_provisioning(),
+        *provisioning_operations(),
         *endorsement_operations(
             withdrawn={
                 "type": "object",
@@ -93,7 +89,7 @@ def api_operations(
     """Return the standard APIs as far as they are served."""
     return [
         *(_challenge_response(media_types) if verification else ()),
-        *_provisioning(),
+        *provisioning_operations(),
         *(_coserv() if coserv else ()),
     ]
 
@@ -300,7 +296,8 @@ def _challenge_response(media_types: Sequence[str]) -> list[Operation]:
     ]
 
 
-def _provisioning() -> list[Operation]:
+def provisioning_operations() -> list[Operation]:
+    """Return Veraison's provisioning API."""
     return [
         Operation(
             method="POST",

@@ -25,30 +25,23 @@ from troth.control_plane.configured_files import (
     configured_policy,
     provision_configured,
 )
-from troth.control_plane.key_files import load_or_create_key, make_private_directory
+from troth.control_plane.key_files import make_private_directory
 from troth.control_plane.result_keys import ResultKeys
 from troth.control_plane.server.http_server import HttpServer, bind_tcp, bind_unix, own_uids
 from troth.control_plane.server.worker import Worker
+from troth.control_plane.verification.apis import ApiNeeds, standard_apis
 from troth.control_plane.verification.app import (
     VerifierParts,
     create_verifier_admin_app,
     create_verifier_app,
 )
-from troth.control_plane.verification.callers import Provisioners
-from troth.control_plane.verification.challenge_response import ChallengeResponse
-from troth.control_plane.verification.challenge_response_routes import ChallengeResponseRoutes
 from troth.control_plane.verification.config import VerifierConfig
-from troth.control_plane.verification.coserv_routes import CoservRoutes, CoservUpstream
+from troth.control_plane.verification.coserv_routes import CoservUpstream
 from troth.control_plane.verification.endorsements import EpochBoard, SharedEndorsements
 from troth.control_plane.verification.listeners import FileTls
 from troth.control_plane.verification.metrics import VerificationMetrics
-from troth.control_plane.verification.provisioning import ProvisioningRoutes
-from troth.control_plane.verification.session import SessionTokens
 from troth.endorsement.repository import Provisioned
 from troth.errors import TrothError, UnavailableError
-from troth.formats.keys import thumbprint
-from troth.formats.signer import LocalSigner
-from troth.formats.verification_key import VerificationKey
 from troth.mesh.registry import Registry
 from troth.verifier.background_check import BackgroundCheck
 from troth.verifier.policy import AppraisalPolicy
@@ -66,7 +59,6 @@ _APPRAISAL_THREADS: Final = 2
 _OPERATOR_CONNECTIONS: Final = 64
 _SWEEP_SECONDS: Final = 1.0
 _PRUNE_SECONDS: Final = 10.0
-_COSERV_KEY: Final = "coserv.key.pem"
 _RESULT_KEYS_FILE: Final = "result-keys.json"
 
 
@@ -213,17 +205,11 @@ async def _compose(
     endorsements = SharedEndorsements(
         registry, keys=configured_keys(config.corim_keys, key="corim_keys"), board=ports.board
     )
-    assembly = _Assembly(
-        config=config,
-        ports=ports,
-        endorsements=endorsements,
-        appraising=appraising,
-        endorsing=endorsing,
-        querying=querying,
-        keys=_result_keys(config, clock),
-        metrics=VerificationMetrics(),
-        clock=clock,
-        random=random,
+    keys = ResultKeys(
+        config.directory,
+        now=clock.now(),
+        announce=timedelta(seconds=config.result_key_announce_seconds),
+        keep=max(config.lifetimes().values()),
     )
     policy = configured_policy(config.policy, key="policy")
     now = clock.now()
@@ -240,134 +226,60 @@ async def _compose(
         await endorsing.run(
             provision_configured, endorsements.provision, config.corims, key="corims", now=now
         )
-    return assembly.parts(policy)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Assembly:
-    """The pieces of one process, and how the interfaces are made of them."""
-
-    config: VerifierConfig
-    ports: VerifierPorts
-    endorsements: SharedEndorsements
-    appraising: Worker
-    endorsing: Worker
-    querying: Worker
-    keys: ResultKeys
-    metrics: VerificationMetrics
-    clock: Clock
-    random: Callable[[int], bytes]
-
-    def parts(self, policy: AppraisalPolicy) -> VerifierParts:
-        service = self._service(policy)
-        return VerifierParts(
-            service=service,
-            challenge_response=self._challenge_response(service),
-            provisioning=self._provisioning(operators=False),
-            operators_provisioning=self._provisioning(operators=True),
-            coserv=self._coserv(),
-            endorsements=self.endorsements,
-            endorsement_worker=self.endorsing,
-            keys=self.keys,
-            metrics=self.metrics,
-            clock=self.clock,
-            public_metrics=self.config.public_metrics,
+    async def provision(data: bytes, source: str, actor: str) -> Provisioned:
+        return await endorsing.run(
+            endorsements.provision, data, source=source, actor=actor, now=clock.now()
         )
 
-    def _verifier(self, policy: AppraisalPolicy) -> BackgroundCheck:
-        config = self.config
-        return self.ports.background(
-            Verifier(
-                identity=VerifierIdentity.of_this_build(name=config.name),
-                endorsements=self.endorsements,
-                policy=policy,
-                evaluator=self.ports.evaluator,
-                lifetimes=config.lifetimes(),
-                cache=VerdictCache(),
-                allow_test_keys=config.allow_test_keys,
-                allow_simulator=config.allow_simulator,
-                collateral=configured_collateral(config.collateral, key="collateral"),
-                vendors=frozenset(config.vendors),
-            )
+    metrics = VerificationMetrics()
+    apis = standard_apis(
+        ApiNeeds(
+            sections=config,
+            directory=config.directory,
+            verifier=ports.background(_verifier(config, ports, endorsements, policy)),
+            keys=keys,
+            book=ports.book,
+            session_key=ports.session_key,
+            endorsements=endorsements,
+            refresh=endorsements.refresh,
+            provision=provision,
+            upstream=ports.upstream,
+            appraising=appraising,
+            querying=querying,
+            metrics=metrics,
+            clock=clock,
+            random=random,
         )
-
-    def _service(self, policy: AppraisalPolicy) -> ChallengeResponse | None:
-        section = self.config.challenge_response
-        if not section.serve:
-            return None
-        return ChallengeResponse(
-            verifier=self._verifier(policy),
-            keys=self.keys,
-            tokens=SessionTokens(
-                self.ports.session_key, lifetime=section.session_lifetime, random=self.random
-            ),
-            book=self.ports.book,
-            worker=self.appraising,
-            section=section,
-            refresh=self.endorsements.refresh,
-            clock=self.clock,
-            metrics=self.metrics,
-        )
-
-    def _challenge_response(
-        self, service: ChallengeResponse | None
-    ) -> ChallengeResponseRoutes | None:
-        section = self.config.challenge_response
-        if service is None:
-            return None
-        return ChallengeResponseRoutes(
-            service,
-            limiter=section.limiter(),
-            evidence_bytes=section.evidence_bytes,
-            dialect=section.default_dialect,
-            clock=self.clock,
-            metrics=self.metrics,
-        )
-
-    def _provisioning(self, *, operators: bool) -> ProvisioningRoutes:
-        section = self.config.provisioning
-
-        async def provision(data: bytes, source: str, actor: str) -> Provisioned:
-            return await self.endorsing.run(
-                self.endorsements.provision,
-                data,
-                source=source,
-                actor=actor,
-                now=self.clock.now(),
-            )
-
-        return ProvisioningRoutes(
-            provision,
-            provisioners=None if operators else Provisioners(section.clients),
-            unsigned=operators or section.unsigned,
-            limiter=None if operators else section.limiter(),
-            clock=self.clock,
-            metrics=self.metrics,
-        )
-
-    def _coserv(self) -> CoservRoutes | None:
-        section = self.config.coserv
-        if not section.serve:
-            return None
-        key = load_or_create_key(self.config.directory / _COSERV_KEY)
-        return CoservRoutes(
-            self.endorsements,
-            signer=LocalSigner(key, thumbprint(VerificationKey(key.public_key()))),
-            lifetime=timedelta(seconds=section.answer_seconds),
-            upstream=self.ports.upstream,
-            worker=self.querying,
-            limiter=section.limiter(),
-            clock=self.clock,
-            metrics=self.metrics,
-        )
+    )
+    return VerifierParts(
+        apis=apis,
+        endorsements=endorsements,
+        endorsement_worker=endorsing,
+        keys=keys,
+        metrics=metrics,
+        clock=clock,
+        public_metrics=config.public_metrics,
+    )
 
 
-def _result_keys(config: VerifierConfig, clock: Clock) -> ResultKeys:
-    return ResultKeys(
-        config.directory,
-        now=clock.now(),
-        announce=timedelta(seconds=config.result_key_announce_seconds),
-        keep=max(config.lifetimes().values()),
+def _verifier(
+    config: VerifierConfig,
+    ports: VerifierPorts,
+    endorsements: SharedEndorsements,
+    policy: AppraisalPolicy,
+) -> Verifier:
+    return Verifier(
+        identity=VerifierIdentity.of_this_build(name=config.name),
+        endorsements=endorsements,
+        policy=policy,
+        evaluator=ports.evaluator,
+        lifetimes=config.lifetimes(),
+        cache=VerdictCache(),
+        allow_test_keys=config.allow_test_keys,
+        allow_simulator=config.allow_simulator,
+        collateral=configured_collateral(config.collateral, key="collateral"),
+        vendors=frozenset(config.vendors),
     )
 
 

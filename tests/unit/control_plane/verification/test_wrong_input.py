@@ -230,10 +230,13 @@ async def test_a_connection_that_says_nothing_is_ended(
 
 def test_every_route_has_a_wrong_request() -> None:
     from troth.control_plane.verification.operations import (  # noqa: PLC0415 - for this test alone
+        api_operations,
         verifier_operations,
     )
 
-    described = verifier_operations((), verification=True, coserv=True, metrics=False)
+    described = verifier_operations(
+        api_operations((), verification=True, coserv=True), metrics=False
+    )
     asked = {(case.method, case.path.partition("?")[0]) for case in CASES}
     for operation in described:
         prefix = operation.path.partition("{")[0]
