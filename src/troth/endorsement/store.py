@@ -12,7 +12,7 @@ that arrives once more does not bring it back.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -152,6 +152,34 @@ class EndorsementStore:
                 self._retire(previous, overlap_until)
             return self._admit(record, now)
 
+    def retire(self, identifier: str, *, until: datetime, now: datetime) -> None:
+        """Let a CoRIM end at `until`, as the old one of a `replace` with an overlap does.
+
+        Raises:
+            ConflictError: it is not there.
+        """
+        with self._lock:
+            self._advance(now)
+            record = self._records.get(identifier)
+            if record is None:
+                raise _nothing(identifier)
+            self._retire(record, until)
+
+    def replaced_by(self, corim: Corim | VerifiedCorim, *, scheme: str = "") -> tuple[str, ...]:
+        """Return the identifiers of the tags that provisioning this CoRIM would withdraw.
+
+        Raises:
+            DecodeError: as `provision`.
+        """
+        record = _record(corim, source="", scheme=scheme)
+        with self._lock:
+            return tuple(identifier for _, identifier in self._replaced(record))
+
+    @property
+    def room(self) -> int:
+        """How many more values and anchors the store takes."""
+        return self._max - self._held
+
     def withdraw(self, identifier: str, *, now: datetime) -> Withdrawn:
         """Take a value, key, tag or CoRIM out of force (`EndorsementRepository.withdraw`)."""
         with self._lock:
@@ -270,16 +298,18 @@ class EndorsementStore:
     def _withdraw_replaced(self, record: _Record) -> tuple[str, ...]:
         # "replaces: … The information in the target MUST be disregarded." Only its own authority
         # may say that of a tag: any other could silence it.
-        withdrawn: tuple[str, ...] = ()
+        replaced = list(self._replaced(record))
+        for target, identifier in replaced:
+            self._withdraw_part(target, identifier)
+        return tuple(identifier for _, identifier in replaced)
+
+    def _replaced(self, record: _Record) -> Iterator[tuple[_Record, str]]:
         for tag in record.endorsements.replaces:
             for holder in sorted(self._by_tag.get(tag, ())):
                 target = self._records[holder]
                 identifier = f"{holder}/{tag}"
-                if target.authority != record.authority or identifier in target.withdrawn:
-                    continue
-                self._withdraw_part(target, identifier)
-                withdrawn += (identifier,)
-        return withdrawn
+                if target.authority == record.authority and identifier not in target.withdrawn:
+                    yield target, identifier
 
     def _withdraw_part(
         self, record: _Record, identifier: str

@@ -150,6 +150,8 @@ class ProvisionedCorim:
         data: the bytes.
         provisioned_at: when; `provisioned_by`: who.
         withdrawn: the CoRIM as a whole is withdrawn.
+        scheme: the scheme that it is about, where it does not say so itself, else "".
+        retires_at: end of its overlap with the one that replaced it, or None.
     """
 
     id: str
@@ -159,6 +161,8 @@ class ProvisionedCorim:
     provisioned_at: datetime
     provisioned_by: str
     withdrawn: bool = False
+    scheme: str = ""
+    retires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,15 +338,34 @@ class Registry(WorkloadRegistry, Protocol):
         """Number of the set of endorsements and policy in force."""
 
     def corims(self) -> tuple[ProvisionedCorim, ...]:
-        """Return all CoRIMs, the withdrawn ones too."""
+        """Return all CoRIMs, the withdrawn ones too, in the order in which they came."""
         ...
 
     def withdrawn_parts(self) -> tuple[str, ...]:
         """Return the identifiers of all Reference Values, keys and tags that were withdrawn."""
         ...
 
-    def provision(self, corim: ProvisionedCorim) -> int:
-        """Add a CoRIM and return the new epoch; one that is in force already changes nothing."""
+    def provision(
+        self,
+        corim: ProvisionedCorim,
+        *,
+        replaces: str = "",
+        overlap_until: datetime | None = None,
+        withdraws: Sequence[str] = (),
+    ) -> int:
+        """Add a CoRIM and return the new epoch; one that is in force already changes nothing.
+
+        What was withdrawn out of an earlier CoRIM of its id does not concern it.
+
+        Args:
+            corim: the CoRIM.
+            replaces: digest of one that goes in the same transaction: at once, or
+            overlap_until: at this time.
+            withdraws: tags of others that it declares to replace.
+
+        Raises:
+            ConflictError: there is none of that digest to replace.
+        """
         ...
 
     def withdraw(

@@ -145,6 +145,9 @@ corims = sa.Table(
     sa.Column("provisioned_at", _UtcTime, nullable=False),
     sa.Column("provisioned_by", sa.Text, nullable=False),
     sa.Column("withdrawn", sa.Boolean, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("scheme", sa.Text, nullable=False),
+    sa.Column("retires_at", _UtcTime),
 )
 
 withdrawn_parts = sa.Table(
@@ -228,8 +231,25 @@ def _add_workloads(connection: Connection) -> None:
     create_tables(connection, counters)
 
 
+def _order_corims(connection: Connection) -> None:
+    added = {
+        "sequence": "BIGINT NOT NULL DEFAULT 0",
+        "scheme": "TEXT NOT NULL DEFAULT ''",
+        "retires_at": "BIGINT",
+    }
+    present = {column["name"] for column in sa.inspect(connection).get_columns(corims.name)}
+    for name, form in added.items():
+        if name not in present:
+            connection.exec_driver_sql(f"ALTER TABLE corims ADD COLUMN {name} {form}")
+
+
 # The n-th step leads from version n to n + 1. A released step is never edited.
-_STEPS: Sequence[Callable[[Connection], None]] = (_first, _second, _add_workloads)
+_STEPS: Sequence[Callable[[Connection], None]] = (
+    _first,
+    _second,
+    _add_workloads,
+    _order_corims,
+)
 
 SCHEMA_VERSION = len(_STEPS)
 

@@ -228,10 +228,23 @@ class SqlRegistry(SqlWorkloadRegistry, Registry):
         with self._database.read() as connection:
             return endorsements.withdrawn_ids(connection)
 
-    def provision(self, corim: ProvisionedCorim) -> int:
+    def provision(
+        self,
+        corim: ProvisionedCorim,
+        *,
+        replaces: str = "",
+        overlap_until: datetime | None = None,
+        withdraws: Sequence[str] = (),
+    ) -> int:
         """Add a CoRIM and return the new epoch."""
         with self._database.write() as connection:
-            return endorsements.provision(connection, corim)
+            return endorsements.provision(
+                connection,
+                corim,
+                replaces=replaces,
+                overlap_until=overlap_until,
+                withdraws=withdraws,
+            )
 
     def withdraw(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from troth.endorsement.endorsements import endorsements_of
@@ -23,15 +24,46 @@ from troth.endorsement.repository import (
     Provisioned,
     Withdrawn,
 )
-from troth.endorsement.store import EndorsementStore
+from troth.endorsement.store import MAX_ENDORSEMENTS, EndorsementStore
 from troth.endorsement.trust_anchor import TrustAnchor
-from troth.errors import ConflictError, SignatureError
+from troth.errors import (
+    ConfigurationError,
+    ConflictError,
+    LimitExceededError,
+    SignatureError,
+    TrothError,
+)
 from troth.formats.corim.corim import Corim
 from troth.formats.corim.signed import SignedCorim, VerifiedCorim, decode_any
 from troth.formats.verification_key import VerificationKey
 from troth.mesh.registry import ProvisionedCorim, Registry, Withdrawal
 
-__all__ = ["EndorsementSet"]
+__all__ = ["EndorsementSet", "GivenCorim"]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenCorim:
+    """A CoRIM to be taken in.
+
+    Attributes:
+        corim: verified, or an unsigned one that the caller vouches for.
+        data: its octets, as they are to be kept.
+        source: file name or the like, for messages.
+        actor: who hands it in.
+        scheme: the scheme that it is about, where it does not say so itself.
+    """
+
+    corim: Corim | VerifiedCorim
+    data: bytes = field(repr=False)
+    source: str
+    actor: str
+    scheme: str = ""
+
+    @property
+    def content(self) -> bytes:
+        """What it says, without any signature."""
+        plain = self.corim.corim if isinstance(self.corim, VerifiedCorim) else self.corim
+        return plain.encode()
 
 
 class EndorsementSet:
@@ -50,6 +82,7 @@ class EndorsementSet:
         self._store = EndorsementStore()
         # What of the registry is in the store: digests of CoRIMs, and withdrawn parts.
         self._corims: dict[str, str] = {}
+        self._retiring: set[str] = set()
         self._withdrawn: set[str] = set()
         self.epoch = 0
 
@@ -91,7 +124,8 @@ class EndorsementSet:
         new = EndorsementSet(self._registry, keys=self._keys)
         new.catch_up(now=now)
         self._store, self.epoch = new._store, new.epoch
-        self._corims, self._withdrawn = new._corims, new._withdrawn
+        self._corims, self._retiring = new._corims, new._retiring
+        self._withdrawn = new._withdrawn
 
     def catch_up(self, *, now: datetime) -> None:
         """Take over what others have changed in the registry since, and nothing else.
@@ -103,20 +137,38 @@ class EndorsementSet:
         epoch = self._registry.epoch
         rows = self._registry.corims()
         for row in rows:
-            if row.withdrawn and row.digest in self._corims:
-                self._forget(self._corims.pop(row.digest), now=now)
+            if row.digest in self._corims and not _is_held(row, now):
+                self._drop(row, now=now)
         for row in rows:
-            if not row.withdrawn and row.digest not in self._corims:
-                corim = self._decode(row.data, now=row.provisioned_at)
-                self._store.provision(
-                    corim, now=row.provisioned_at, source=row.source, reinstate=True
-                )
-                self._corims[row.digest] = row.id
+            if _is_held(row, now):
+                self._take_over(row, now=now)
         for identifier in self._registry.withdrawn_parts():
             if identifier not in self._withdrawn:
                 self._forget(identifier, now=now)
                 self._withdrawn.add(identifier)
         self.epoch = epoch
+
+    def _take_over(self, row: ProvisionedCorim, *, now: datetime) -> None:
+        if row.digest not in self._corims:
+            corim = self._decode(row.data, now=row.provisioned_at)
+            self._store.provision(
+                corim,
+                now=row.provisioned_at,
+                source=row.source,
+                scheme=row.scheme,
+                reinstate=True,
+            )
+            self._corims[row.digest] = row.id
+        if row.retires_at is not None and row.digest not in self._retiring:
+            self._store.retire(row.id, until=row.retires_at, now=now)
+            self._retiring.add(row.digest)
+
+    def _drop(self, row: ProvisionedCorim, *, now: datetime) -> None:
+        del self._corims[row.digest]
+        self._retiring.discard(row.digest)
+        # Another content of this id starts afresh.
+        self._withdrawn = {part for part in self._withdrawn if part.partition("/")[0] != row.id}
+        self._forget(row.id, now=now)
 
     def _forget(self, identifier: str, *, now: datetime) -> None:
         # What is gone already, with its CoRIM or its tag, cannot be withdrawn once more.
@@ -132,35 +184,155 @@ class EndorsementSet:
         Raises:
             DecodeError, SignatureError, FreshnessError: not a CoRIM that we take.
             ConflictError: its id is in use with other content, or this content was withdrawn.
+            LimitExceededError: there is no room for all of it.
             UnavailableError: nothing was changed.
         """
-        corim = self._decode(data, now=now)
+        given = GivenCorim(self._decode(data, now=now), data, source=source, actor=actor)
+        return self.take_in(given, now=now)
+
+    def replace(
+        self,
+        old: str,
+        data: bytes,
+        *,
+        source: str,
+        actor: str,
+        now: datetime,
+        overlap_until: datetime,
+    ) -> Provisioned:
+        """Take in a CoRIM in place of `old`, both in force until `overlap_until`.
+
+        Raises:
+            ConflictError: `old` is not there, or the new one has its id, or its id is in use.
+            ConfigurationError: `overlap_until` has passed.
+            DecodeError, SignatureError, FreshnessError, LimitExceededError, UnavailableError: as
+                `provision`.
+        """
+        given = GivenCorim(self._decode(data, now=now), data, source=source, actor=actor)
+        return self.take_in(given, now=now, replaces=old, overlap_until=overlap_until)
+
+    def take_in(
+        self,
+        given: GivenCorim,
+        *,
+        now: datetime,
+        reinstate: bool = False,
+        replaces: str = "",
+        overlap_until: datetime | None = None,
+    ) -> Provisioned:
+        """Take in a CoRIM that was decoded, and verified if it is signed.
+
+        Args:
+            given: the CoRIM.
+            now: the time.
+            reinstate: also take one that was withdrawn as a whole before.
+            replaces: identifier of a CoRIM that goes for it: at once, or
+            overlap_until: at this time.
+
+        Raises:
+            ConflictError, ConfigurationError, LimitExceededError, UnavailableError: as `provision`
+                and `replace`.
+        """
         # On a store of its own first: what it refuses must not get into the registry.
-        checked = EndorsementStore().provision(corim, now=now, source=source)
-        digest = hashlib.sha256(data).hexdigest()
-        for held in self._registry.corims():
-            if held.digest == digest and held.withdrawn:
-                raise ConflictError(
-                    f"{held.id} from {source} was withdrawn",
-                    remedy="provision a CoRIM with other content or identifier",
+        checked = EndorsementStore().provision(
+            given.corim, now=now, source=given.source, scheme=given.scheme
+        )
+        rows = self._registry.corims()
+        replaced = _row_of(rows, replaces, now) if replaces else None
+        if replaces:
+            self._check_replacement(replaces, replaced, checked.id, now, overlap_until)
+        for row in rows:
+            if row.id != checked.id or (row is replaced and overlap_until is None):
+                continue
+            same = _same_content(row, given)
+            if _is_held(row, now) and same and not replaces:
+                return self._store.provision(
+                    given.corim, now=now, source=given.source, scheme=given.scheme
                 )
-            if held.id == checked.id and held.digest != digest and not held.withdrawn:
+            if _is_held(row, now):
                 raise ConflictError(
-                    f"{held.id} is provisioned already, with other content, from {held.source}",
+                    f"{row.id} is provisioned already, with other content, from {row.source}",
                     remedy="withdraw it first",
                 )
-        epoch = self._registry.provision(
-            ProvisionedCorim(
-                id=checked.id,
-                digest=digest,
-                source=source,
-                data=data,
-                provisioned_at=now,
-                provisioned_by=actor,
+            if same and not reinstate:
+                raise ConflictError(
+                    f"{row.id} from {given.source} was withdrawn",
+                    remedy="provision a CoRIM with other content or identifier",
+                )
+        if replaced is not None and replaced.id == checked.id and _same_content(replaced, given):
+            return self._store.provision(
+                given.corim, now=now, source=given.source, scheme=given.scheme
             )
+        if len(checked.reference_values) + len(checked.trust_anchors) > self._store.room:
+            raise LimitExceededError(
+                format=f"Endorsements with {checked.id}",
+                limit="max_endorsements",
+                value=MAX_ENDORSEMENTS,
+            )
+        return self._write(given, checked.id, now, replaced, overlap_until)
+
+    def _check_replacement(
+        self,
+        old: str,
+        row: ProvisionedCorim | None,
+        new: str,
+        now: datetime,
+        overlap_until: datetime | None,
+    ) -> None:
+        if overlap_until is not None and overlap_until <= now:
+            raise ConfigurationError(
+                source="overlap_until",
+                value=f"{overlap_until:%FT%TZ}",
+                accepted=f"a time after {now:%FT%TZ}",
+            )
+        if row is None:
+            raise ConflictError(f"{old} is not provisioned, so nothing can replace it")
+        if overlap_until is not None and old == new:
+            raise ConflictError(
+                f"an overlap of {old} with itself: both have one identifier",
+                remedy="Give the new CoRIM an identifier of its own, or leave out the overlap.",
+            )
+
+    def _write(
+        self,
+        given: GivenCorim,
+        identifier: str,
+        now: datetime,
+        replaced: ProvisionedCorim | None,
+        overlap_until: datetime | None,
+    ) -> Provisioned:
+        digest = hashlib.sha256(given.data).hexdigest()
+        withdraws = self._store.replaced_by(given.corim, scheme=given.scheme)
+        if replaced is not None and overlap_until is None:
+            # Narrowing goes first in memory. What fails from here on reads everything again.
+            self._drop(replaced, now=now)
+        try:
+            epoch = self._registry.provision(
+                ProvisionedCorim(
+                    id=identifier,
+                    digest=digest,
+                    source=given.source,
+                    data=given.data,
+                    provisioned_at=now,
+                    provisioned_by=given.actor,
+                    scheme=given.scheme,
+                ),
+                replaces=replaced.digest if replaced is not None else "",
+                overlap_until=overlap_until,
+                withdraws=withdraws,
+            )
+        except TrothError:
+            if replaced is not None and overlap_until is None:
+                self.load(now=now)
+            raise
+        if replaced is not None and overlap_until is not None:
+            self._store.retire(replaced.id, until=overlap_until, now=now)
+            self._retiring.add(replaced.digest)
+        provisioned = self._store.provision(
+            given.corim, now=now, source=given.source, scheme=given.scheme, reinstate=True
         )
-        provisioned = self._store.provision(corim, now=now, source=source)
-        self._corims[digest] = checked.id
+        self._corims[digest] = identifier
+        self._withdrawn.update(withdraws)
         self.epoch = epoch
         return provisioned
 
@@ -178,11 +350,11 @@ class EndorsementSet:
         Raises:
             ConflictError: nothing of this identifier is provisioned.
         """
-        for held in self._registry.corims():
-            if held.id == identifier and not held.withdrawn:
-                return Withdrawal(actor=actor, at=now, corims=(held.digest,), why=why)
-            if held.id == identifier.partition("/")[0] and not held.withdrawn:
-                return Withdrawal(actor=actor, at=now, parts=(identifier,), why=why)
+        held = _row_of(self._registry.corims(), identifier.partition("/")[0], now)
+        if held is not None and held.id == identifier:
+            return Withdrawal(actor=actor, at=now, corims=(held.digest,), why=why)
+        if held is not None:
+            return Withdrawal(actor=actor, at=now, parts=(identifier,), why=why)
         raise ConflictError(
             f"nothing called {identifier!r} is provisioned", remedy="list the CoRIMs"
         )
@@ -197,6 +369,31 @@ class EndorsementSet:
                 remedy="name the author's key in verifier.corim_keys",
             )
         return decoded.verify(self._keys, now=now)
+
+
+def _is_held(row: ProvisionedCorim, now: datetime) -> bool:
+    """Say whether a CoRIM is there: neither withdrawn, nor over with its overlap."""
+    return not row.withdrawn and (row.retires_at is None or row.retires_at >= now)
+
+
+def _row_of(
+    rows: Sequence[ProvisionedCorim], identifier: str, now: datetime
+) -> ProvisionedCorim | None:
+    return next((row for row in rows if row.id == identifier and _is_held(row, now)), None)
+
+
+def _same_content(row: ProvisionedCorim, given: GivenCorim) -> bool:
+    """Say whether a CoRIM says the same, whoever signed it and when."""
+    if row.scheme != given.scheme:
+        return False
+    return row.data == given.data or _content(row.data) == given.content
+
+
+def _content(data: bytes) -> bytes:
+    decoded = decode_any(data)
+    # It was verified when it was taken in.
+    corim = decoded.unverified_corim() if isinstance(decoded, SignedCorim) else decoded
+    return corim.encode()
 
 
 def _plain(held: HeldCorim) -> Corim:
