@@ -191,9 +191,10 @@ def _certified(
     documents = VendorDocuments()
     for anchor in anchors:
         documents.add_certificate(anchor, source="trust anchor")
-    documents.add_collateral(context.collateral)
+    # What the host sent comes first: a report that does not name its chip may fit several keys.
     for name, certificate in evidence.certificates.items():
         documents.add(certificate, source=f"{name} in the Evidence", in_evidence=True)
+    documents.add_collateral(context.collateral)
     key = _find_key(evidence.report, documents)
     believed = {anchor.fingerprint(hashes.SHA256()) for anchor in anchors}
 

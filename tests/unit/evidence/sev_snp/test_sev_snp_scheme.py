@@ -121,6 +121,16 @@ def test_a_masked_chip_is_not_compared() -> None:
     assert verified.claims_sets[0].claims["chip_id"] == "00" * 64
 
 
+def test_a_masked_chip_is_verified_by_the_key_that_came_along_whatever_else_is_at_hand() -> None:
+    masked = GUEST.with_fields(chip_id=b"")
+    stranger = ec.generate_private_key(ec.SECP384R1())
+    other = replace(GUEST, hwid=bytes(range(2, 66)), key=stranger)
+    collateral = {"a": other.certificate.public_bytes(Encoding.DER)}
+    verify(masked, collateral=collateral)
+    collateral["b"] = masked.certificate.public_bytes(Encoding.DER)
+    verify(masked, collateral=collateral)
+
+
 def test_a_chip_of_another_generation_than_its_certificates_is_refused() -> None:
     with pytest.raises(BindingError, match="is from a Genoa by its CPUID"):
         verify(GUEST.with_fields(cpuid_model=0x11))
