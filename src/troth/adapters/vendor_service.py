@@ -8,7 +8,9 @@ do we, before they have to, and we remember what they refused.
 
 from __future__ import annotations
 
+import functools
 import os
+import ssl
 import tempfile
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -173,7 +175,11 @@ class VendorService(ABC):
         what = f"{request.description} from {httpx.URL(url).copy_with(raw_path=b'/')}".rstrip("/")
         try:
             with httpx.stream(
-                "GET", url, timeout=self.timeout_seconds, follow_redirects=False
+                "GET",
+                url,
+                timeout=self.timeout_seconds,
+                follow_redirects=False,
+                verify=_system_authorities(),
             ) as response:
                 if response.status_code != httpx.codes.OK:
                     raise self._refusal(response, what)
@@ -202,6 +208,12 @@ class VendorService(ABC):
 
 class _RefusedError(UnavailableError):
     """The service answers, and does not have this document."""
+
+
+@functools.cache
+def _system_authorities() -> ssl.SSLContext:
+    # Reading them takes longer than all the rest of a request.
+    return httpx.create_ssl_context()
 
 
 def _body(response: httpx.Response, what: str) -> bytes:
