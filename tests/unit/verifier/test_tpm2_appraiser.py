@@ -210,12 +210,13 @@ class TestRegisters:
     @pytest.mark.parametrize("key", ["tpm2.event.99", "tpm2.event.x", "something"])
     def test_a_value_that_nobody_can_compare_never_matches(self, key: str) -> None:
         host = Host()
+        quoted = SCHEME.decode(host.evidence(log=False)).quoted.digest
         corim = measured_corim(
             corim_id="c",
             scheme="tpm2",
             class_id=CLASS,
             registers={9: [host.tpm.registers[SHA256][9]]},
-            listed=[NamedDigest(key=key, digest=bytes(32))],
+            listed=[NamedDigest(key=key, digest=quoted)],
             keys=[host.key()],
         )
         result = appraise(host.evidence(log=False), corim)
