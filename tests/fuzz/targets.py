@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from fuzz.harness import Target, files
+from fuzz.intel_targets import INTEL_TARGETS
 from fuzz.result_targets import RESULT_TARGETS
+from fuzz.tpm_targets import TPM_TARGETS
 from fuzz.vendor_targets import VENDOR_TARGETS
 from support.diag import encode_diag
 from support.evidence import anchors_of, simulate, verify
@@ -115,5 +117,7 @@ TARGETS = [
         [to_json(_DEVICE).encode(), to_json(_PLATFORM).encode()],
     ),
     *RESULT_TARGETS,
+    *TPM_TARGETS,
     *VENDOR_TARGETS,
+    *INTEL_TARGETS,
 ]

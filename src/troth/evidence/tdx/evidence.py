@@ -9,7 +9,6 @@ stand beside it there are not looked at: nothing in this scheme depends on them.
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,5 +108,5 @@ def _from_json(data: bytes) -> bytes:
         raise DecodeError('"quote" is not a text', format=_TRUSTEE_FORMAT)
     try:
         return base64.b64decode(quote, validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:
         raise DecodeError(f'"quote" is not base64: {exc}', format=_TRUSTEE_FORMAT) from exc

@@ -320,6 +320,7 @@ def test_evidence_of_trustees_guests_is_taken() -> None:
         (b"{}", '"quote" is not a text'),
         (b'{"quote": 1}', '"quote" is not a text'),
         (b'{"quote": "*"}', '"quote" is not base64'),
+        ('{"quote": "é"}'.encode(), '"quote" is not base64'),
         (b'{"quote": ""}', "the version needs 2 octets"),
         (b'{"hcl_report": "", "td_quote": ""}', "vouches for a virtual TPM"),
         (b"{" + b" " * 262_144, "max_bytes=262144"),
