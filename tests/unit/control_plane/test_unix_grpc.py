@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpclib.client import Channel, StreamStreamMethod
-from grpclib.exceptions import StreamTerminatedError
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.server import Stream
 
 from support.applications import RpcApplication
-from troth.control_plane.unix_grpc import UnixGrpcServer, bind_private_socket
+from support.waiting import until
+from troth.control_plane.unix_grpc import (
+    UnixGrpcServer,
+    bind_private_socket,
+    bounded,
+    peer_of,
+)
 from troth.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -153,5 +161,70 @@ async def test_hundreds_may_connect_at_once(directory: Path) -> None:
         answers = await asyncio.gather(*(_echo(channel, "x") for channel in channels))
     assert answers == ["x"] * 300
     for channel in channels:
+        channel.close()
+    await server.stop()
+
+
+class _Who(RpcApplication):
+    """Answers with the caller's process, and reads at most a few octets."""
+
+    def __mapping__(self) -> dict[str, Handler]:
+        async def who(stream: Stream[Any, Any]) -> None:
+            bounded(stream, 64)
+            await stream.recv_message()
+            peer = peer_of(stream)
+            await stream.send_message(StringValue(value=f"{peer.pid} {peer.alive}"))
+
+        kind = Cardinality.STREAM_STREAM
+        return {"/test.Echo/Echo": Handler(who, kind, StringValue, StringValue)}
+
+
+async def test_a_handler_knows_the_callers_process(directory: Path) -> None:
+    server = UnixGrpcServer([_Who()], directory / "s")
+    await server.start()
+    channel = Channel(path=str(directory / "s"))
+    assert await _echo(channel, "") == f"{os.getpid()} True"
+    channel.close()
+    await server.stop()
+
+
+async def test_a_message_beyond_the_bound_is_refused_unread(directory: Path) -> None:
+    server = UnixGrpcServer([_Who()], directory / "s")
+    await server.start()
+    channel = Channel(path=str(directory / "s"))
+    assert await _echo(channel, "x" * 60)
+    method = StreamStreamMethod(channel, "/test.Echo/Echo", StringValue, StringValue)
+    with pytest.raises(GRPCError, match="longer than 64 octets") as refusal:
+        async with method.open() as stream:
+            await stream.send_request()
+            # A header that promises four gigabytes is enough to be refused.
+            await stream._stream.send_data(b"\x00\xff\xff\xff\xff")
+            await stream.recv_message()
+    assert refusal.value.status is Status.RESOURCE_EXHAUSTED
+    channel.close()
+    await server.stop()
+
+
+async def test_a_public_socket_is_for_everybody_but_not_without_end(directory: Path) -> None:
+    server = UnixGrpcServer([_Who()], directory / "s", public=True, connections_per_user=2)
+    await server.start()
+    assert (directory / "s").stat().st_mode & 0o777 == 0o666
+    first, second = (Channel(path=str(directory / "s")) for _ in range(2))
+    assert await _echo(first, "")
+    assert await _echo(second, "")
+    reader, writer = await asyncio.open_unix_connection(str(directory / "s"))
+    assert await asyncio.wait_for(_until_end(reader), 5) == b""
+    writer.close()
+    second.close()
+    third = Channel(path=str(directory / "s"))
+
+    async def served() -> bool:
+        try:
+            return bool(await _echo(third, ""))
+        except (StreamTerminatedError, ConnectionError):
+            return False
+
+    await until(served)
+    for channel in (first, third):
         channel.close()
     await server.stop()

@@ -92,6 +92,7 @@ class Federations:
         self._hub, self._clock = hub, clock
         self._due: dict[TrustDomain, datetime] = {}
         self._problems: dict[TrustDomain, str] = {}
+        self._announced = -1
         self._loading = asyncio.Lock()
 
     def list(self) -> tuple[FederationStatus, ...]:
@@ -175,7 +176,7 @@ class Federations:
         due = [
             federation
             for federation in self._bundles.federations.values()
-            if federation.endpoint_url and now >= self._next(federation)
+            if federation.endpoint_url and now >= self._next(federation, now)
         ]
         if not due:
             return
@@ -203,12 +204,17 @@ class Federations:
         async with self._loading:
             now = self._clock.now()
             changed = await self._registry_worker.run(self._bundles.load, self._registry, now)
-            if changed:
+            if self._bundles.revision != self._announced:
+                self._announced = self._bundles.revision
                 self._bundles.announce(self._hub)
             return changed
 
     async def _fetch(self, federation: Federation, fetcher: BundleFetcher) -> None:
         domain = federation.trust_domain
+        known = federation.bundle is not None
+        wait = refresh_interval(federation.bundle) if known else _FIRST_FETCH_RETRY
+        # Set before the fetch, so that nobody begins a second one, and kept if this one fails.
+        self._due[domain] = self._clock.now() + wait
         try:
             fetched = await fetcher.fetch(
                 federation, endpoint_bundle=self._endpoint_bundle(federation)
@@ -221,9 +227,6 @@ class Federations:
             await self._registry_worker.run(self._registry.store_bundle, fetched, at=now)
         except TrothError as exc:
             self._problems[domain] = str(exc)
-            known = federation.bundle is not None
-            wait = refresh_interval(federation.bundle) if known else _FIRST_FETCH_RETRY
-            self._due[domain] = self._clock.now() + wait
             raise
         self._problems.pop(domain, None)
         self._due[domain] = now + refresh_interval(fetched)
@@ -237,18 +240,18 @@ class Federations:
             raise ChainError(f"there is no bundle of {endpoint.trust_domain} to know {endpoint} by")
         return bundle
 
-    def _next(self, federation: Federation) -> datetime:
+    def _next(self, federation: Federation, now: datetime) -> datetime:
         planned = self._due.get(federation.trust_domain)
         if planned is not None:
             return planned
         if federation.refreshed_at is None:
-            return self._clock.now()
+            return now
         return federation.refreshed_at + refresh_interval(federation.bundle)
 
     def _status(self, federation: Federation) -> FederationStatus:
         fetched = bool(federation.endpoint_url) and self._fetcher is not None
         return FederationStatus(
             federation=federation,
-            next_refresh=self._next(federation) if fetched else None,
+            next_refresh=self._next(federation, self._clock.now()) if fetched else None,
             problem=self._problems.get(federation.trust_domain, ""),
         )
