@@ -23,6 +23,7 @@ _MARK = "<!-- measured -->"
 _BENCHMARKS = {
     "appraisal": "benchmarks.appraisal:appraisal",
     "endorsements": "benchmarks.endorsements:endorsement_lookup",
+    "intel": "benchmarks.intel:intel",
     "mesh": "benchmarks.mesh:mesh",
     "vendor-schemes": "benchmarks.vendor_schemes:vendor_schemes",
     "verifier": "benchmarks.verifier_api:verifier_api",
