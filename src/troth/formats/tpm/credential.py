@@ -20,13 +20,23 @@ from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
-from troth.errors import ApiMisuseError, UnsupportedError
+from troth.errors import ApiMisuseError, LimitExceededError, UnsupportedError
 from troth.formats.tpm import algorithms as alg
 from troth.formats.tpm.algorithms import TpmHash
 from troth.formats.tpm.public import DECRYPT, RESTRICTED, EccPublic, TpmPublic
 from troth.formats.tpm.reader import TpmReader
 
-__all__ = ["Credential", "decode_credential", "kdfa", "kdfe", "make_credential"]
+__all__ = [
+    "MAX_CREDENTIAL_BYTES",
+    "Credential",
+    "decode_credential",
+    "kdfa",
+    "kdfe",
+    "make_credential",
+]
+
+MAX_CREDENTIAL_BYTES: Final = 4_096
+"""Octets of one credential; one for an RSA key of 4096 bits has 600."""
 
 _MAX_BLOB: Final = 1_024
 _MAX_DIGEST: Final = 64
@@ -63,6 +73,10 @@ def decode_credential(data: bytes) -> Credential:
         DecodeError: not one.
         LimitExceededError: longer than any TPM makes one.
     """
+    if len(data) > MAX_CREDENTIAL_BYTES:
+        raise LimitExceededError(
+            format=_FORMAT, limit="MAX_CREDENTIAL_BYTES", value=MAX_CREDENTIAL_BYTES
+        )
     reader = TpmReader(data.removeprefix(_FILE_MAGIC), format=_FORMAT)
     id_object = reader.sized("TPM2B_ID_OBJECT", most=_MAX_BLOB)
     encrypted_seed = reader.sized("TPM2B_ENCRYPTED_SECRET", most=_MAX_BLOB)

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
-from typing import Final
+from typing import Final, NamedTuple
 
 from troth.errors import DecodeError, LimitExceededError, UnsupportedError
 from troth.formats.quoting import shown
@@ -51,9 +51,8 @@ _LENGTH: Final = struct.Struct("<I")
 _FORMAT: Final = "IMA log"
 
 
-@dataclass(frozen=True, slots=True)
-class ImaEntry:
-    """One measurement.
+class ImaEntry(NamedTuple):
+    """One measurement. A tuple, since a log has thousands.
 
     Attributes:
         number: position in the log, from 0.
@@ -72,8 +71,8 @@ class ImaEntry:
     hash: str
     digest: bytes
     path: str
-    signature: bytes = field(repr=False)
-    template_data: bytes = field(repr=False)
+    signature: bytes
+    template_data: bytes
     is_violation: bool
 
 
@@ -188,7 +187,7 @@ def _binary(data: bytes) -> Iterator[ImaEntry]:
         if name == _OLD:
             digest, position = data[position : position + _SHA1_SIZE], position + _SHA1_SIZE
             path, position = _field(data, position, number, most=_MAX_NAME)
-            algorithm, signature = b"", b""
+            algorithm, signature, body = b"", b"", b""
         else:
             body, position = _field(data, position, number, most=len(data))
             algorithm, digest, path, signature = _fields(body, name, number)
@@ -200,6 +199,7 @@ def _binary(data: bytes) -> Iterator[ImaEntry]:
             path,
             signature,
             is_violation=fixed[4:] == _VIOLATION,
+            template_data=body,
         )
         number += 1
 
@@ -237,6 +237,7 @@ def _entry(  # noqa: PLR0917 - the order of the log
     signature: bytes,
     *,
     is_violation: bool,
+    template_data: bytes = b"",
 ) -> ImaEntry:
     if template == _OLD:
         if len(digest) != _SHA1_SIZE or len(path) >= _OLD_NAME_SIZE:
@@ -248,10 +249,11 @@ def _entry(  # noqa: PLR0917 - the order of the log
         if known is not None and len(digest) != known.size:
             raise _wrong(number, f"a {known.name} digest of {len(digest)} octets")
         hash_name = known.name if known else ""
-        parts = [algorithm + b":\0" + digest, path + b"\0"]
-        if template == "ima-sig":
-            parts.append(signature)
-        template_data = b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+        if not template_data:
+            parts = [algorithm + b":\0" + digest, path + b"\0"]
+            if template == "ima-sig":
+                parts.append(signature)
+            template_data = b"".join(_LENGTH.pack(len(part)) + part for part in parts)
     return ImaEntry(
         number,
         template,
