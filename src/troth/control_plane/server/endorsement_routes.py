@@ -13,9 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from troth.clock import Clock
+from troth.control_plane.server.endorsement_set import Overlap
 from troth.control_plane.server.http_server import caller_of
 from troth.control_plane.server.requests import query_text, read_body
 from troth.endorsement.repository import HeldCorim, Provisioned
+from troth.errors import DecodeError
 from troth.formats.limits import RIM_LIMITS
 
 __all__ = ["CorimMessage", "Endorsed", "endorsement_routes", "operator_of"]
@@ -71,7 +73,9 @@ class Endorsed(Protocol):
 
 
 class _Provision(Protocol):
-    async def __call__(self, data: bytes, *, source: str, actor: str) -> Provisioned: ...
+    async def __call__(
+        self, data: bytes, *, source: str, actor: str, overlap: Overlap | None = None
+    ) -> Provisioned: ...
 
 
 class _Withdraw(Protocol):
@@ -93,7 +97,9 @@ def endorsement_routes(
     async def submit(request: Request) -> Response:
         body = await read_body(request, limit=RIM_LIMITS.max_bytes)
         source = request.query_params.get("source", "")[:_MAX_WORDS] or "admin API"
-        made = await provision(body, source=source, actor=operator_of(request))
+        made = await provision(
+            body, source=source, actor=operator_of(request), overlap=_overlap(request, clock.now())
+        )
         return _json(made, status=201)
 
     async def corims(_: Request) -> Response:
@@ -114,6 +120,26 @@ def endorsement_routes(
         Route("/v1/reference-values", values, methods=["GET"]),
         Route("/v1/reference-values", remove, methods=["DELETE"]),
     ]
+
+
+def _overlap(request: Request, now: datetime) -> Overlap | None:
+    """Read `replaces` and `overlap_until`: both, or neither."""
+    old, until = (request.query_params.get(name, "") for name in ("replaces", "overlap_until"))
+    if not old and not until:
+        return None
+    try:
+        end = datetime.fromisoformat(until)
+    except ValueError:
+        end = None
+    if not old or end is None or end.tzinfo is None:
+        raise DecodeError(
+            "replaces, the identifier of a CoRIM, goes with overlap_until, a time with its zone",
+            format="query",
+            remedy="To replace it at once, provision the new one and withdraw the old one.",
+        )
+    if end <= now:
+        raise DecodeError(f"overlap_until, {end:%FT%T%z}, has passed", format="query")
+    return Overlap(old, end)
 
 
 def operator_of(request: Request) -> str:

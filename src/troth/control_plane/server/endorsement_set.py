@@ -38,7 +38,20 @@ from troth.formats.corim.signed import SignedCorim, VerifiedCorim, decode_any
 from troth.formats.verification_key import VerificationKey
 from troth.mesh.registry import ProvisionedCorim, Registry, Withdrawal
 
-__all__ = ["EndorsementSet", "GivenCorim"]
+__all__ = ["EndorsementSet", "GivenCorim", "Overlap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """One CoRIM in place of another, both in force for a while.
+
+    Attributes:
+        old: identifier of the one that goes.
+        until: its end.
+    """
+
+    old: str
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,41 +188,50 @@ class EndorsementSet:
         with contextlib.suppress(ConflictError):
             self._store.withdraw(identifier, now=now)
 
-    def provision(self, data: bytes, *, source: str, actor: str, now: datetime) -> Provisioned:
-        """Take in a CoRIM, in the registry and in memory.
-
-        The same content again changes nothing, even where it was withdrawn since: a file that is
-        read at every start must not bring back what an operator has withdrawn.
-
-        Raises:
-            DecodeError, SignatureError, FreshnessError: not a CoRIM that we take.
-            ConflictError: its id is in use with other content, or this content was withdrawn.
-            LimitExceededError: there is no room for all of it.
-            UnavailableError: nothing was changed.
-        """
-        given = GivenCorim(self._decode(data, now=now), data, source=source, actor=actor)
-        return self.take_in(given, now=now)
-
-    def replace(
+    def provision(
         self,
-        old: str,
         data: bytes,
         *,
         source: str,
         actor: str,
         now: datetime,
-        overlap_until: datetime,
+        overlap: Overlap | None = None,
     ) -> Provisioned:
-        """Take in a CoRIM in place of `old`, both in force until `overlap_until`.
+        """Take in a CoRIM, in the registry and in memory.
+
+        The same content again changes nothing, even where it was withdrawn since: a file that is
+        read at every start must not bring back what an operator has withdrawn.
+
+        Args:
+            data: the CoRIM, signed or not.
+            source: file name or the like, for messages.
+            actor: who hands it in.
+            now: the time.
+            overlap: the CoRIM that it replaces, and until when both are in force.
 
         Raises:
-            ConflictError: `old` is not there, or the new one has its id, or its id is in use.
-            ConfigurationError: `overlap_until` has passed.
-            DecodeError, SignatureError, FreshnessError, LimitExceededError, UnavailableError: as
-                `provision`.
+            DecodeError, SignatureError, FreshnessError: not a CoRIM that we take.
+            ConflictError: its id is in use with other content, or this content was withdrawn; or
+                what it replaces is not there, or has the same id.
+            ConfigurationError: the overlap is over already.
+            LimitExceededError: there is no room for all of it.
+            UnavailableError: nothing was changed.
         """
         given = GivenCorim(self._decode(data, now=now), data, source=source, actor=actor)
-        return self.take_in(given, now=now, replaces=old, overlap_until=overlap_until)
+        if overlap is None:
+            return self.take_in(given, now=now)
+        return self.take_in(given, now=now, replaces=overlap.old, overlap_until=overlap.until)
+
+    def look(self, *, now: datetime) -> bool:
+        """Take over what other servers on the same registry have changed; say whether they did.
+
+        Raises:
+            UnavailableError: the registry cannot be read.
+        """
+        if self._registry.epoch == self.epoch:
+            return False
+        self.catch_up(now=now)
+        return True
 
     def take_in(
         self,
@@ -230,8 +252,7 @@ class EndorsementSet:
             overlap_until: at this time.
 
         Raises:
-            ConflictError, ConfigurationError, LimitExceededError, UnavailableError: as `provision`
-                and `replace`.
+            ConflictError, ConfigurationError, LimitExceededError, UnavailableError: as `provision`.
         """
         # On a store of its own first: what it refuses must not get into the registry.
         checked = EndorsementStore().provision(

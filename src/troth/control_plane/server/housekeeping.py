@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from troth.clock import Clock
 from troth.control_plane.server.appraisal_recorder import AppraisalRecorder
 from troth.control_plane.server.config import LimitSection
+from troth.control_plane.server.endorsement_set import EndorsementSet
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.worker import Worker
 from troth.errors import ConflictError, TrothError
@@ -41,6 +42,7 @@ class Housekeeping:
         limits: how long attempts may take and how much is kept.
         keep_keys: renews and rotates the server's keys if it is time.
         recorder: what appraisals are put on record by.
+        endorsements: takes over what other servers on the same registry have changed.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Housekeeping:
         limits: LimitSection,
         keep_keys: Callable[[datetime], None],
         recorder: AppraisalRecorder,
+        endorsements: EndorsementSet,
     ) -> None:
         self._registry, self._registry_worker = registry, registry_worker
         self._hub, self._admission, self._clock = hub, admission, clock
         self._limits, self._keep_keys, self._recorder = limits, keep_keys, recorder
+        self._endorsements = endorsements
         self._prune_at: datetime | None = None
 
     async def run(self) -> None:
@@ -97,6 +101,7 @@ class Housekeeping:
                 before=now - timedelta(days=self._limits.appraisal_days),
                 keep=self._limits.kept_appraisals,
             )
+        await self._registry_worker.run(self._endorsements.look, now=now)
 
     async def _move(self, node: NodeRecord, step: Step, now: datetime) -> None:
         change = Change(

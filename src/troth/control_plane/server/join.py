@@ -27,6 +27,7 @@ from troth.clock import Clock
 from troth.control_plane.server.appraisal import Appraisal, EvidenceAppraiser
 from troth.control_plane.server.appraisal_recorder import AppraisalRecorder
 from troth.control_plane.server.config import LimitSection
+from troth.control_plane.server.endorsement_set import EndorsementSet
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.issuer import IssuedCertificate, SvidIssuer
 from troth.control_plane.server.join_request import DecodedRequest, decode_request
@@ -93,6 +94,7 @@ class JoinService:
         degraded_grace: how long a node that is degraded keeps its connections.
         disclose_findings: tell a node with authentic Evidence what was found.
         recorder: puts appraisals on record.
+        endorsements: takes over what other servers on the same registry have changed.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class JoinService:
         degraded_grace: timedelta,
         disclose_findings: bool,
         recorder: AppraisalRecorder,
+        endorsements: EndorsementSet,
     ) -> None:
         self._registry, self._registry_worker = registry, registry_worker
         self._appraiser, self._appraisal_worker = appraiser, appraisal_worker
@@ -120,6 +123,7 @@ class JoinService:
         self._lifetimes, self._limits = lifetimes, limits
         self._degraded_grace = degraded_grace
         self._disclose, self._recorder = disclose_findings, recorder
+        self._endorsements = endorsements
 
     async def open_session(self, request: SessionRequest, *, address: str) -> SessionReply:
         """Give a nonce to somebody at `address`.
@@ -169,7 +173,8 @@ class JoinService:
             try:
                 return await self._attempt(decoded)
             except ConflictError:
-                continue
+                now = self._clock.now()
+                await self._registry_worker.run(self._endorsements.look, now=now)
         raise UnavailableError(
             "nodes, values or policy keep changing under this join", retry_after_seconds=1.0
         )

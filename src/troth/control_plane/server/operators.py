@@ -16,7 +16,7 @@ from datetime import datetime
 
 from troth.clock import Clock
 from troth.control_plane.server.appraisal import EvidenceAppraiser
-from troth.control_plane.server.endorsement_set import EndorsementSet
+from troth.control_plane.server.endorsement_set import EndorsementSet, Overlap
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.worker import Worker
 from troth.endorsement.repository import Provisioned, Withdrawn
@@ -111,16 +111,46 @@ class Operators:
         self._appraisal_worker, self._hub = appraisal_worker, hub
         self._admission, self._clock = admission, clock
 
-    async def provision(self, data: bytes, *, source: str, actor: str) -> Provisioned:
-        """Take in a CoRIM; see `EndorsementSet.provision`."""
+    async def provision(
+        self, data: bytes, *, source: str, actor: str, overlap: Overlap | None = None
+    ) -> Provisioned:
+        """Take in a CoRIM; see `EndorsementSet.provision`.
+
+        Where it declares to replace tags of others, what nodes attested with is appraised again,
+        as after a withdrawal of these tags.
+        """
         async with self._admission:
-            return await self._registry_worker.run(
+            now = self._clock.now()
+            provisioned = await self._registry_worker.run(
                 self._endorsements.provision,
                 data,
                 source=source,
                 actor=actor,
-                now=self._clock.now(),
+                now=now,
+                overlap=overlap,
             )
+            if provisioned.withdrawn:
+                replaced = Withdrawal(
+                    actor=actor,
+                    at=now,
+                    parts=provisioned.withdrawn,
+                    why=f"replaced by {provisioned.id}",
+                )
+                await self._quarantine_after(replaced)
+        self._hub.wake()
+        return provisioned
+
+    async def _quarantine_after(self, replaced: Withdrawal) -> None:
+        nodes = await self._registry_worker.run(self._registry.nodes)
+        entries = await self._registry_worker.run(self._registry.entries)
+        live = [node for node in nodes if node.state in _LIVE]
+        changes = await self._appraisal_worker.run(
+            self._reappraise, live, _floors(entries), replaced
+        )
+        for change in changes:
+            # A node that has moved since was appraised under the narrower set, or is gone.
+            with contextlib.suppress(ConflictError):
+                await self._registry_worker.run(self._registry.apply, change)
 
     async def withdraw(self, identifier: str, *, actor: str, why: str) -> WithdrawalOutcome:
         """Withdraw a Reference Value, key, tag or CoRIM, and act on every node that stood on it.

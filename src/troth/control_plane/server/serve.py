@@ -256,6 +256,7 @@ async def _compose(
         degraded_grace=timedelta(seconds=config.degraded_grace_seconds),
         disclose_findings=config.disclose_findings,
         recorder=recorder,
+        endorsements=endorsements,
     )
     operators = Operators(
         registry=registry,
@@ -303,6 +304,7 @@ async def _compose(
         limits=limits,
         keep_keys=_key_keeper(config, keys, tls),
         recorder=recorder,
+        endorsements=endorsements,
     )
     replays = Worker("policy replay", threads=1, max_waiting=_REPLAYS_WAITING)
     stack.push_async_callback(replays.close)

@@ -19,6 +19,7 @@ from troth.control_plane.openapi import openapi_route
 from troth.control_plane.result_keys import ResultKeys
 from troth.control_plane.server.common_routes import exception_handlers
 from troth.control_plane.server.endorsement_routes import endorsement_routes, operator_of
+from troth.control_plane.server.endorsement_set import Overlap
 from troth.control_plane.server.worker import Worker
 from troth.control_plane.verification.apis import StandardApis
 from troth.control_plane.verification.challenge_response_routes import PREFIX
@@ -77,9 +78,16 @@ def create_verifier_app(parts: VerifierParts) -> ASGIApp:
 def create_verifier_admin_app(parts: VerifierParts) -> Starlette:
     """Return the application for the operators' socket."""
 
-    async def provision(data: bytes, *, source: str, actor: str) -> Provisioned:
+    async def provision(
+        data: bytes, *, source: str, actor: str, overlap: Overlap | None = None
+    ) -> Provisioned:
         return await parts.endorsement_worker.run(
-            parts.endorsements.provision, data, source=source, actor=actor, now=parts.clock.now()
+            parts.endorsements.provision,
+            data,
+            source=source,
+            actor=actor,
+            now=parts.clock.now(),
+            overlap=overlap,
         )
 
     async def withdraw(identifier: str, *, actor: str, why: str) -> dict[str, object]:

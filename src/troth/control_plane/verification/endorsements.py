@@ -13,7 +13,7 @@ from datetime import datetime
 from threading import Lock
 from typing import Protocol
 
-from troth.control_plane.server.endorsement_set import EndorsementSet
+from troth.control_plane.server.endorsement_set import EndorsementSet, Overlap
 from troth.endorsement.repository import (
     EndorsementRepository,
     EndorsementSnapshot,
@@ -107,11 +107,21 @@ class SharedEndorsements:
                 self._set.catch_up(now=now)
                 self._board.announce(self._set.epoch)
 
-    def provision(self, data: bytes, *, source: str, actor: str, now: datetime) -> Provisioned:
+    def provision(
+        self,
+        data: bytes,
+        *,
+        source: str,
+        actor: str,
+        now: datetime,
+        overlap: Overlap | None = None,
+    ) -> Provisioned:
         """Take in a CoRIM; see `EndorsementSet.provision`."""
         with self._lock:
             self._set.catch_up(now=now)
-            provisioned = self._set.provision(data, source=source, actor=actor, now=now)
+            provisioned = self._set.provision(
+                data, source=source, actor=actor, now=now, overlap=overlap
+            )
             self._board.announce(self._set.epoch)
             return provisioned
 

@@ -167,7 +167,20 @@ def endorsement_operations(*, withdrawn: object) -> list[Operation]:
             path="/v1/corims",
             words="Provision a CoRIM.",
             tag="endorsements",
-            parameters=(Parameter(name="source", place="query", words="Where it is from."),),
+            parameters=(
+                Parameter(name="source", place="query", words="Where it is from."),
+                Parameter(
+                    name="replaces",
+                    place="query",
+                    words="CoRIM that it replaces; both are in force until `overlap_until`.",
+                ),
+                Parameter(
+                    name="overlap_until",
+                    place="query",
+                    words="End of the replaced one, with its zone.",
+                    schema={"type": "string", "format": "date-time"},
+                ),
+            ),
             body=(Content("application/octet-stream"),),
             answers=(
                 Answer(status=201, content=(Content("application/json", Provisioned),)),

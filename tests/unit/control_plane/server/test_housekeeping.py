@@ -14,6 +14,7 @@ from support.members import NOW, join, new_node, svid_for
 from troth.adapters.registry.sql_registry import SqlRegistry, sqlite_url
 from troth.control_plane.server.appraisal_recorder import AppraisalRecorder
 from troth.control_plane.server.config import LimitSection
+from troth.control_plane.server.endorsement_set import EndorsementSet
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.housekeeping import Housekeeping
 from troth.control_plane.server.worker import Worker
@@ -51,6 +52,7 @@ class Setting:
             recorder=AppraisalRecorder(
                 self.registry, keep=True, on_difference=print, on_lost=print
             ),
+            endorsements=EndorsementSet(self.registry, keys=()),
         )
 
     async def sweep(self, after: timedelta) -> None:

@@ -209,8 +209,11 @@ async def test_what_cannot_be_believed_is_answered_with_the_reason(here: Verifie
             assert reason in answered["failure-reason"]
         assert await held(here) == []
         good = signed()
-        # The same octets again change nothing; others under the same identifier are refused.
-        for body, outcome in ((good, "success"), (good, "success"), (signed(), "failed")):
+        other = signed(corims_of(PSA.with_measurement(0, b"\xaa" * 32))[0])
+        # The same content again changes nothing, signed anew or not; other content under the same
+        # identifier is refused.
+        bodies = ((good, "success"), (good, "success"), (signed(), "success"), (other, "failed"))
+        for body, outcome in bodies:
             assert (await submit(here.web, body)).json()["status"] == outcome
         assert len(await held(here)) == 1
 
