@@ -18,6 +18,7 @@ from troth.evidence.evidence import NonceMatched
 from troth.formats.ar4si import CLAIM_NAMES
 from troth.verifier.case import AppraisalCase
 from troth.verifier.rego_source import RegoSource
+from troth.verifier.trustee_claims import TRUSTEE_SHAPES
 
 __all__ = [
     "TIME_MEMBERS",
@@ -59,6 +60,9 @@ def veraison_document(
 
 def trustee_document(case: AppraisalCase, *, nonce: bool) -> dict[str, object]:
     """Return the document that Trustee gives: the claims under the name of the TEE."""
+    shape = TRUSTEE_SHAPES.get(case.scheme)
+    if shape is not None:
+        return {case.scheme: shape(_claims(case.claims_set.claims, nonce))}
     return {_TRUSTEE_NAMES.get(case.scheme, case.scheme): _veraison_evidence(case, nonce)}
 
 
