@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from support.attested_pair import Party, digest
+from support.attested_pair import Party, digest, shown_chain
 from support.attested_world import Node, World
 from support.waiting import until
 from troth.clock import SystemClock
@@ -385,7 +385,7 @@ async def gate(world: World, honest: Setup, role: Role, shown: Node) -> AsyncIte
 
     party.hold = keep
     try:
-        party.driver.start(judge.identify(shown.svid.chain, now=SystemClock().now()))
+        party.driver.start(judge.identify(shown_chain(shown), now=SystemClock().now()))
         yield wire
     finally:
         party.driver.stop()

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from support.attested_world import Node, World
 from support.exchange import exporter
 from troth.formats.exported_authenticator import Role
+from troth.identity.x509_svid import X509Svid
 from troth.tls.asyncio.driver import ExchangeDriver, ExchangeOptions
 from troth.tls.core.binding import ChannelBinding
 from troth.tls.core.certificate import CertificateBinding
@@ -95,6 +98,14 @@ class Setting:
     clock: ShiftedClock = field(default_factory=ShiftedClock)
 
 
+def der_chain(svid: X509Svid) -> list[bytes]:
+    return [certificate.public_bytes(Encoding.DER) for certificate in svid.chain]
+
+
+def shown_chain(node: Node) -> list[bytes]:
+    return der_chain(node.svid)
+
+
 def digest(node: Node) -> bytes:
     return hashlib.sha256(node.svid.encode_der()).digest()
 
@@ -154,4 +165,4 @@ async def pair(
 
 def channel_peer(world: World, node: Node) -> ChannelPeer:
     judge = Judge(world.policy(), world.bundles)
-    return judge.identify(node.svid.chain, now=datetime.now(UTC))
+    return judge.identify(shown_chain(node), now=datetime.now(UTC))

@@ -13,9 +13,11 @@ draft-fossati-seat-expat-03 section "cmw_attestation".
 from __future__ import annotations
 
 import enum
+import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -39,6 +41,7 @@ __all__ = [
     "exporter_labels",
     "finish_authenticator",
     "is_empty",
+    "make_request",
     "validate_authenticator",
 ]
 
@@ -102,20 +105,11 @@ class AuthenticatorKeys:
 
     def digest(self, *parts: bytes) -> bytes:
         """Hash the concatenation of `parts` with the cipher suite's hash."""
-        digest = hashes.Hash(_HASHES[self.hash_name]())
-        for part in parts:
-            digest.update(part)
-        return digest.finalize()
+        return hashlib.new(self.hash_name, b"".join(parts)).digest()
 
     def finished(self, transcript: bytes) -> bytes:
         """Return the Finished MAC over `transcript`."""
         return hmac.digest(self.finished_key, transcript, self.hash_name)
-
-
-_HASHES: Mapping[str, type[hashes.SHA256 | hashes.SHA384]] = {
-    "sha256": hashes.SHA256,
-    "sha384": hashes.SHA384,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +129,27 @@ class AuthenticatorRequest:
     raw: bytes = field(repr=False)
 
 
+def make_request(
+    requester: Role,
+    *,
+    context: bytes,
+    signature_schemes: Sequence[SignatureScheme],
+    extensions: Mapping[int, bytes],
+) -> AuthenticatorRequest:
+    """Return a request made by `requester`: type 17 from a client, 13 from a server."""
+    kind = _CLIENT_CERTIFICATE_REQUEST if requester is Role.CLIENT else _CERTIFICATE_REQUEST
+    schemes = vector(b"".join(s.to_bytes(2, "big") for s in signature_schemes), 2)
+    body = _SIGNATURE_ALGORITHMS.to_bytes(2, "big") + vector(schemes, 2)
+    for extension, value in extensions.items():
+        body += extension.to_bytes(2, "big") + vector(value, 2)
+    return AuthenticatorRequest(
+        context=context,
+        signature_schemes=tuple(signature_schemes),
+        extensions=extensions,
+        raw=handshake_message(kind, vector(context, 1) + vector(body, 2)),
+    )
+
+
 def encode_request(
     requester: Role,
     *,
@@ -142,13 +157,10 @@ def encode_request(
     signature_schemes: Sequence[SignatureScheme],
     extensions: Mapping[int, bytes],
 ) -> bytes:
-    """Return a request made by `requester`: type 17 from a client, 13 from a server."""
-    kind = _CLIENT_CERTIFICATE_REQUEST if requester is Role.CLIENT else _CERTIFICATE_REQUEST
-    schemes = vector(b"".join(s.to_bytes(2, "big") for s in signature_schemes), 2)
-    body = _SIGNATURE_ALGORITHMS.to_bytes(2, "big") + vector(schemes, 2)
-    for extension, value in extensions.items():
-        body += extension.to_bytes(2, "big") + vector(value, 2)
-    return handshake_message(kind, vector(context, 1) + vector(body, 2))
+    """Return the octets of `make_request`."""
+    return make_request(
+        requester, context=context, signature_schemes=signature_schemes, extensions=extensions
+    ).raw
 
 
 def decode_request(data: bytes, requester: Role) -> AuthenticatorRequest:
@@ -368,13 +380,19 @@ def _decode_extensions(data: bytes) -> dict[int, bytes]:
     return extensions
 
 
-def _verify_signature(leaf: bytes, scheme: int, signature: bytes, signed: bytes) -> None:
+# A peer proves with one certificate for as long as that lasts. Failures are not kept.
+@lru_cache(maxsize=1024)
+def _leaf_key(leaf: bytes) -> object:
     try:
-        key = x509.load_der_x509_certificate(leaf).public_key()
+        return x509.load_der_x509_certificate(leaf).public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise DecodeError(
             "the leaf is not an X.509 certificate with a key that Troth knows", format=_FORMAT
         ) from exc
+
+
+def _verify_signature(leaf: bytes, scheme: int, signature: bytes, signed: bytes) -> None:
+    key = _leaf_key(leaf)
     try:
         if scheme == SignatureScheme.ECDSA_SECP256R1_SHA256 and _is_curve(key, "secp256r1"):
             _ec(key).verify(signature, signed, ec.ECDSA(hashes.SHA256()))

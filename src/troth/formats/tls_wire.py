@@ -44,15 +44,16 @@ class WireReader:
         Raises:
             DecodeError: fewer are left.
         """
-        if size > self.remaining:
+        begin = self._position
+        end = begin + size
+        if end > len(self._data):
             raise DecodeError(
                 f"{what} needs {size} octets and {self.remaining} are left",
                 format=self._format,
                 offset=self._position,
             )
-        begin = self._position
-        self._position += size
-        return self._data[begin : self._position]
+        self._position = end
+        return self._data[begin:end]
 
     def vector(self, prefix: int, what: str, *, least: int = 0, most: int | None = None) -> bytes:
         """Read a vector whose length stands in `prefix` octets before it.
@@ -61,7 +62,11 @@ class WireReader:
             DecodeError: it is shorter than `least` or than it says.
             LimitExceededError: it is longer than `most` octets.
         """
-        size = self.integer(prefix, f"length of {what}")
+        begin = self._position
+        if begin + prefix > len(self._data):
+            self.take(prefix, f"length of {what}")  # says what is missing
+        size = int.from_bytes(self._data[begin : begin + prefix], "big")
+        self._position = begin + prefix
         if most is not None and size > most:
             raise LimitExceededError(
                 format=self._format, limit=f"octets of {what}", value=most, offset=self._position

@@ -60,6 +60,7 @@ class Passport:
     Attributes:
         result: what a policy decides on.
         ear: the whole result.
+        key_digest: SHA-256 of the one key that it is about.
         scheme: the Evidence's scheme, or "" where the result does not say.
         component: what was appraised, or "".
         layer: who vouches for it, or "".
@@ -67,6 +68,7 @@ class Passport:
 
     result: PeerResult
     ear: Ear
+    key_digest: bytes
     scheme: str = ""
     component: str = ""
     layer: str = ""
@@ -89,6 +91,10 @@ class PassportReader:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def forget(self) -> None:
+        """Verify every token anew."""
+        self._kept.clear()
 
     def read(self, token: str | bytes, *, key_digest: bytes, now: datetime) -> Passport:
         """Verify a result and that it is about the key that the peer proves to hold.
@@ -113,7 +119,7 @@ class PassportReader:
             if len(self._kept) > self._size:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(digest)
-        if not hmac.compare_digest(hashlib.sha256(passport.ear.keys[0]).digest(), key_digest):
+        if not hmac.compare_digest(passport.key_digest, key_digest):
             raise BindingError("the Attestation Result is about another key than the peer proved")
         return passport
 
@@ -145,6 +151,7 @@ def _verify(token: bytes, verifiers: Iterable[TrustedVerifier], now: datetime) -
         return Passport(
             result=result_of(ear, verifier=verifier.name, model=ResultModel.PASSPORT),
             ear=ear,
+            key_digest=hashlib.sha256(ear.keys[0]).digest(),
             scheme=ear.troth.scheme,
             component=ear.troth.component,
             layer=ear.troth.layer,

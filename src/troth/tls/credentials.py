@@ -70,12 +70,17 @@ class Credentials:
     passport: str | Callable[[], str] = ""
     attester: Attester | None = None
     proof_key: ProofKey | None = field(default=None)
+    _signer: LocalSigner = field(init=False, repr=False, compare=False)
+    _proof_chain: Sequence[bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.svid.private_key is None:
             raise ApiMisuseError("an SVID without its private key cannot open a connection")
         if self.proof_key is not None and self.proof_key.svid.spiffe_id != self.svid.spiffe_id:
             raise ApiMisuseError("the proof key is certified for another SPIFFE ID")
+        object.__setattr__(self, "_signer", LocalSigner(self.svid.private_key))
+        chain = [each.public_bytes(serialization.Encoding.DER) for each in self.proving.chain]
+        object.__setattr__(self, "_proof_chain", tuple(chain))
         if self.proof_key is None and self._signer.algorithm not in PROOF_ALGORITHMS:
             raise ApiMisuseError(
                 f"a key for {self._signer.algorithm} cannot prove",
@@ -90,10 +95,7 @@ class Credentials:
     @property
     def proof_chain(self) -> Sequence[bytes]:
         """The proving certificate chain as DER, leaf first."""
-        return [
-            certificate.public_bytes(serialization.Encoding.DER)
-            for certificate in self.proving.chain
-        ]
+        return self._proof_chain
 
     def current_passport(self) -> bytes:
         """Return the Attestation Result to show, or b"" where there is none."""
@@ -105,14 +107,17 @@ class Credentials:
         if self.proof_key is not None:
             signer = self.proof_key.sign
             return signer.algorithm, await signer(data)
-        local = self._signer
-        return local.algorithm, local.sign(data)
+        return self.sign_at_once(data)
 
-    @property
-    def _signer(self) -> LocalSigner:
-        if self.svid.private_key is None:  # pragma: no cover - refused at construction
-            raise ApiMisuseError("no private key")
-        return LocalSigner(self.svid.private_key)
+    def sign_at_once(self, data: bytes) -> tuple[str, bytes]:
+        """Sign with the TLS key, which proves where there is no separate key.
+
+        Raises:
+            ApiMisuseError: there is a separate key.
+        """
+        if self.proof_key is not None:
+            raise ApiMisuseError("the separate key signs, and that may take its time")
+        return self._signer.algorithm, self._signer.sign(data)
 
 
 CredentialsSource = Credentials | Callable[[], Credentials]

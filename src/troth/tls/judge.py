@@ -15,13 +15,11 @@ its silence is `UnavailableError`, not a verdict.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
-
-from cryptography import x509
 
 from troth.errors import (
     BindingError,
@@ -33,22 +31,21 @@ from troth.errors import (
 )
 from troth.formats import cmw
 from troth.formats.ear.result import Ear
-from troth.identity.attestation_result import attestation_result
-from troth.identity.hardware_key import has_hardware_key
-from troth.identity.svid_verifier import SvidVerifier
+from troth.identity.svid_verifier import RecognisedSvid, SvidVerifier
 from troth.identity.trust_bundle import TrustBundleSource
-from troth.identity.x509_path import VerifiedX509Svid
 from troth.mesh.passport import Passport, PassportReader, result_of
-from troth.mesh.peer_policy import Peer, PeerPolicy, PeerRule, ResultModel, authorize
+from troth.mesh.peer_policy import Peer, PeerPolicy, PeerRule, ResultModel, authorize, covers
 from troth.tls.core.binding import BindingKind, ChannelBinding, Proof
 from troth.tls.core.messages import Model, RequestParameters
-from troth.tls.payload import ReferenceResolver, decode_payload
+from troth.tls.payload import ReferenceResolver, decode_payload, inline_payload
 from troth.tls.peer import AttestedPeer, ChannelPeer
 from troth.tls.policy import AttestationPolicy
 
 __all__ = ["EAR_JWT", "BackgroundCheck", "Judge"]
 
 EAR_JWT, EAR_CWT = "application/eat+jwt", "application/eat+cwt"
+
+_SMALL_PAYLOAD_OCTETS = 4096
 
 
 class BackgroundCheck(Protocol):
@@ -76,7 +73,7 @@ class _Case:
     """What one judgement is about: whom TLS showed, who proves, on what channel, when."""
 
     peer: ChannelPeer
-    proving: VerifiedX509Svid | None
+    proving: RecognisedSvid | None
     binding: BindingKind
     now: datetime
 
@@ -86,8 +83,8 @@ class _Case:
         if self.proving is None:
             return ""
         shown = self.peer.svid
-        same = shown is not None and shown.svid.spki == self.proving.svid.spki
-        return "separate" if not same and has_hardware_key(self.proving.svid) else "tls"
+        same = shown is not None and shown.spki == self.proving.spki
+        return "separate" if self.proving.hardware_key and not same else "tls"
 
     @property
     def not_after(self) -> datetime | None:
@@ -140,27 +137,35 @@ class Judge:
             model, encodings=("deflate",), takes_references=self._resolver is not None
         )
 
-    def identify(self, chain: Sequence[x509.Certificate], *, now: datetime) -> ChannelPeer:
-        """Verify the SVID that TLS showed.
+    def forget(self) -> None:
+        """Forget whom this judge has recognised, and which results it found genuine."""
+        self._svids.forget()
+        self._passports.forget()
+
+    def identify(self, chain: Sequence[bytes], *, now: datetime) -> ChannelPeer:
+        """Verify the SVID that TLS showed: DER certificates, leaf first.
 
         Raises:
             DecodeError: it is none.
             ChainError: no authority of its trust domain vouches for it, or it is for a proof key,
                 which has no business in TLS.
         """
-        verified = self._svids.verify(chain, now=now)
-        if has_hardware_key(verified.svid):
+        shown = self._svids.verify(chain, now=now)
+        if shown.hardware_key:
             raise ChainError(
-                f"{verified.svid.spiffe_id}: TLS with a certificate for a proof key",
+                f"{shown.spiffe_id}: TLS with a certificate for a proof key",
                 remedy="use an SVID without the hardware-key mark for TLS",
             )
-        return ChannelPeer.of(verified)
+        return ChannelPeer.of(shown)
 
     def objections(self, peer: ChannelPeer, *, now: datetime) -> str:
         """Return why no proof could admit `peer`, by its SPIFFE ID alone, or ""."""
-        # Step 1. Where no end is known, the proof will tell it.
-        end = peer.not_after or datetime.max.replace(tzinfo=UTC)
-        named = Peer(spiffe_id=str(peer.spiffe_id), svid_not_after=end)
+        # Step 1.
+        name = str(peer.spiffe_id)
+        if any(covers(pattern, name) for pattern in self.policy.peers):
+            return ""
+        # Nobody asks how long it lasts, so any end will do.
+        named = Peer(spiffe_id=name, svid_not_after=datetime.max.replace(tzinfo=UTC))
         found = authorize(named, self._names, now=now).objections
         return "; ".join(str(objection) for objection in found)
 
@@ -186,6 +191,36 @@ class Judge:
             DecodeError, VerificationError, PeerError: the proof is refused.
             UnavailableError: there can be no decision now.
         """
+        case, proving = self._begin(peer, proof, binding, now)
+        payload = await decode_payload(proof, self._resolver)
+        record = self._asked_for(payload, proof)
+        if isinstance(record, cmw.CmwRecord) and _is_result(record):
+            return self._by_passport(case, proving, record)
+        media_type, evidence = "", payload
+        if isinstance(record, cmw.CmwRecord):
+            media_type, evidence = record.media_type, record.value
+        checked = await self._check(proving, evidence, media_type, proof, binding)
+        return self._conclude(case, None, checked)
+
+    def judge_at_once(
+        self, peer: ChannelPeer, proof: Proof, binding: ChannelBinding, *, now: datetime
+    ) -> AttestedPeer | None:
+        """Decide as `judge` would where nothing has to be waited for, or return None.
+
+        Raises:
+            DecodeError, VerificationError, PeerError: the proof is refused.
+        """
+        if proof.encoding == "reference" or Model.PASSPORT not in proof.request.parameters.models:
+            return None
+        case, proving = self._begin(peer, proof, binding, now)
+        record = self._asked_for(inline_payload(proof), proof)
+        if isinstance(record, cmw.CmwRecord) and _is_result(record):
+            return self._by_passport(case, proving, record)
+        return None
+
+    def _begin(
+        self, peer: ChannelPeer, proof: Proof, binding: ChannelBinding, now: datetime
+    ) -> tuple[_Case, RecognisedSvid]:
         # Step 2. A proof of another connection has failed before this point.
         proving = self._proving(peer, proof, now)
         case = _Case(peer=peer, proving=proving, binding=binding.kind, now=now)
@@ -195,38 +230,36 @@ class Judge:
                 "the proof was made with the TLS key, or with one that no authority calls separate",
                 remedy="prove with a key in hardware whose certificate says so",
             )
+        return case, proving
+
+    @staticmethod
+    def _asked_for(payload: bytes, proof: Proof) -> cmw.CmwRecord | cmw.CmwCollection:
         # Step 4.
-        payload = await decode_payload(proof, self._resolver)
-        record = cmw.decode(payload)
+        record = _record(payload)
         result = isinstance(record, cmw.CmwRecord) and _is_result(record)
         model = Model.PASSPORT if result else Model.BACKGROUND_CHECK
         if model not in proof.request.parameters.models:
             raise PeerError(f"the peer sent a {model.value}, which was not asked for")
-        if result and isinstance(record, cmw.CmwRecord):
-            key = hashlib.sha256(proving.svid.spki).digest()
-            passport = self._passports.read(record.value, key_digest=key, now=now)
-            return self._conclude(case, passport, None)
-        media_type, evidence = "", payload
-        if isinstance(record, cmw.CmwRecord):
-            media_type, evidence = record.media_type, record.value
-        checked = await self._check(proving, evidence, media_type, proof, binding)
-        return self._conclude(case, None, checked)
+        return record
 
-    def _proving(self, peer: ChannelPeer, proof: Proof, now: datetime) -> VerifiedX509Svid:
-        proving = self._svids.verify([_certificate(der) for der in proof.chain], now=now)
-        if proving.svid.spiffe_id != peer.spiffe_id:
-            raise BindingError(
-                f"TLS showed {peer.spiffe_id}, the proof is by {proving.svid.spiffe_id}"
-            )
-        shown = peer.svid.svid.node_id if peer.svid else ""
-        proves = proving.svid.node_id
+    def _by_passport(
+        self, case: _Case, proving: RecognisedSvid, record: cmw.CmwRecord
+    ) -> AttestedPeer:
+        passport = self._passports.read(record.value, key_digest=proving.key_digest, now=case.now)
+        return self._conclude(case, passport, None)
+
+    def _proving(self, peer: ChannelPeer, proof: Proof, now: datetime) -> RecognisedSvid:
+        proving = self._svids.verify(proof.chain, now=now)
+        if proving.spiffe_id != peer.spiffe_id:
+            raise BindingError(f"TLS showed {peer.spiffe_id}, the proof is by {proving.spiffe_id}")
+        shown, proves = peer.svid.node_id if peer.svid else "", proving.node_id
         if shown and proves and shown != proves:
             raise BindingError(f"TLS showed node {shown}, the proof is by node {proves}")
         return proving
 
     async def _check(
         self,
-        proving: VerifiedX509Svid,
+        proving: RecognisedSvid,
         evidence: bytes,
         media_type: str,
         proof: Proof,
@@ -236,7 +269,7 @@ class Judge:
             raise UnsupportedError(
                 "the peer sent Evidence and this side has no Verifier", format="proof"
             )
-        spki = proving.svid.spki
+        spki = proving.spki
         return await self._verifier.appraise(
             evidence,
             media_type,
@@ -246,14 +279,10 @@ class Judge:
 
     def _carried(self, peer: ChannelPeer, now: datetime) -> Passport | None:
         """Return the result inside the SVID, if it is one that this side believes."""
-        if peer.svid is None or not self.policy.verifiers:
+        if peer.svid is None or peer.svid.token is None or not self.policy.verifiers:
             return None
         try:
-            token = attestation_result(peer.svid.svid)
-            if token is None:
-                return None
-            key = hashlib.sha256(peer.svid.svid.spki).digest()
-            return self._passports.read(token, key_digest=key, now=now)
+            return self._passports.read(peer.svid.token, key_digest=peer.svid.key_digest, now=now)
         except (DecodeError, VerificationError):
             # Nothing was asked for, so nothing is refused: the peer just has no result.
             return None
@@ -276,7 +305,7 @@ class Judge:
         shown = case.proving or case.peer.svid
         return AttestedPeer(
             spiffe_id=case.peer.spiffe_id,
-            node_id=shown.svid.node_id if shown else "",
+            node_id=shown.node_id if shown else "",
             binding=case.binding,
             proof_key=case.proof_key,
             result=ear,
@@ -296,8 +325,13 @@ def _is_result(record: cmw.CmwRecord) -> bool:
     return kind == EAR_JWT or (kind == EAR_CWT and marked)
 
 
-def _certificate(der: bytes) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(der)
-    except (ValueError, x509.InvalidVersion) as exc:
-        raise DecodeError("not an X.509 certificate", format="proof") from exc
+def _record(payload: bytes) -> cmw.CmwRecord | cmw.CmwCollection:
+    if len(payload) <= _SMALL_PAYLOAD_OCTETS:
+        return _small_record(payload)
+    return cmw.decode(payload)
+
+
+# A passport comes again and again in the same octets; Evidence does not, and is larger.
+@lru_cache(maxsize=1024)
+def _small_record(payload: bytes) -> cmw.CmwRecord | cmw.CmwCollection:
+    return cmw.decode(payload)

@@ -26,6 +26,8 @@ __all__ = [
     "ReferenceResolver",
     "decode_payload",
     "encode_payload",
+    "fit_payload",
+    "inline_payload",
 ]
 
 MAX_ADDRESS_OCTETS = 2048
@@ -90,6 +92,24 @@ async def encode_payload(
         NothingToShowError: it is larger than the peer takes, in every way that both sides know.
         UnavailableError: it cannot be uploaded now.
     """
+    fitting = fit_payload(payload, wanted, max_octets=max_octets)
+    if fitting is not None:
+        return fitting
+    if wanted.takes_references and uploader is not None and len(payload) <= MAX_PROOF_OCTETS:
+        digest = hashlib.sha256(payload).digest()
+        address = await uploader.upload(payload, digest)
+        return cbor.encode({_DIGEST: digest, _ADDRESS: address}), "reference"
+    limit = min(wanted.max_proof_octets, max_octets)
+    raise NothingToShowError(
+        f"the payload has {len(payload)} octets, the peer takes {limit}",
+        remedy="show a passport, or let both sides pass payloads by reference",
+    )
+
+
+def fit_payload(
+    payload: bytes, wanted: RequestParameters, *, max_octets: int
+) -> tuple[bytes, str] | None:
+    """Return what to send for `payload` in the proof itself, or None where it does not fit."""
     limit = min(wanted.max_proof_octets, max_octets)
     if len(payload) <= limit:
         return payload, ""
@@ -97,14 +117,7 @@ async def encode_payload(
         squeezed = zlib.compress(payload)
         if len(squeezed) <= limit:
             return squeezed, "deflate"
-    if wanted.takes_references and uploader is not None and len(payload) <= MAX_PROOF_OCTETS:
-        digest = hashlib.sha256(payload).digest()
-        address = await uploader.upload(payload, digest)
-        return cbor.encode({_DIGEST: digest, _ADDRESS: address}), "reference"
-    raise NothingToShowError(
-        f"the payload has {len(payload)} octets, the peer takes {limit}",
-        remedy="show a passport, or let both sides pass payloads by reference",
-    )
+    return None
 
 
 async def decode_payload(proof: Proof, resolver: ReferenceResolver | None) -> bytes:
@@ -115,10 +128,19 @@ async def decode_payload(proof: Proof, resolver: ReferenceResolver | None) -> by
         BindingError: what was fetched is not what the signed reference names.
         UnavailableError: it cannot be fetched now.
     """
-    if proof.encoding == "deflate":
-        return _inflate(proof.payload)
     if proof.encoding == "reference":
         return await _fetch(proof.payload, resolver)
+    return inline_payload(proof)
+
+
+def inline_payload(proof: Proof) -> bytes:
+    """Return the CMW of a proof that is not by reference.
+
+    Raises:
+        DecodeError: there is none, or its compression is damaged or goes beyond the limit.
+    """
+    if proof.encoding == "deflate":
+        return _inflate(proof.payload)
     if not proof.payload:
         raise DecodeError("the peer proved its key but sent no CMW", format=_FORMAT)
     return proof.payload

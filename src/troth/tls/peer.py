@@ -8,7 +8,7 @@ from datetime import datetime
 
 from troth.formats.ear.result import Ear
 from troth.identity.spiffe_id import SpiffeId
-from troth.identity.x509_path import VerifiedX509Svid
+from troth.identity.svid_verifier import RecognisedSvid
 from troth.mesh.peer_policy import Decision, ResultModel
 from troth.mesh.tier import Tier
 from troth.tls.core.binding import BindingKind
@@ -24,17 +24,17 @@ class ChannelPeer:
         spiffe_id: of the verified SVID.
         not_after: end of that SVID, or None where the owner of the session does not tell it, as
             a proxy does not; then only a proof can admit the peer.
-        svid: the SVID with its path, or None where the owner of the session keeps it to itself.
+        svid: the SVID, or None where the owner of the session keeps it to itself.
     """
 
     spiffe_id: SpiffeId
     not_after: datetime | None = None
-    svid: VerifiedX509Svid | None = None
+    svid: RecognisedSvid | None = None
 
     @classmethod
-    def of(cls, svid: VerifiedX509Svid) -> ChannelPeer:
+    def of(cls, svid: RecognisedSvid) -> ChannelPeer:
         """Return the peer whose verified SVID is at hand."""
-        return cls(spiffe_id=svid.svid.spiffe_id, not_after=svid.not_after, svid=svid)
+        return cls(spiffe_id=svid.spiffe_id, not_after=svid.not_after, svid=svid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 
 from troth.formats import cmw
 from troth.tls.core.binding import ChannelBinding, Request
 from troth.tls.core.messages import Model, RequestParameters
 from troth.tls.credentials import Credentials, CredentialsSource, current
 from troth.tls.judge import EAR_JWT
-from troth.tls.payload import NothingToShowError, PayloadUploader, encode_payload
+from troth.tls.payload import NothingToShowError, PayloadUploader, encode_payload, fit_payload
 
 __all__ = ["Prover"]
 
@@ -45,6 +46,29 @@ class Prover:
         algorithm, signature = await credentials.sign(pending.to_sign)
         return binding.finish_proof(pending, algorithm, signature)
 
+    def prove_at_once(self, request: Request, binding: ChannelBinding) -> bytes | None:
+        """Answer as `prove` would where nothing has to be waited for, or return None.
+
+        That is a passport proved by a key in this process, which most connections show.
+
+        Raises:
+            TrothError: there is no proof.
+        """
+        credentials = current(self._credentials)
+        if credentials.proof_key is not None or request.parameters.models[0] is not Model.PASSPORT:
+            return None
+        passport = credentials.current_passport()
+        if not passport:
+            return None
+        fitting = fit_payload(
+            _passport_record(passport), request.parameters, max_octets=binding.max_payload_octets
+        )
+        if fitting is None:
+            return None
+        pending = binding.begin_proof(request, credentials.proof_chain, *fitting)
+        algorithm, signature = credentials.sign_at_once(pending.to_sign)
+        return binding.finish_proof(pending, algorithm, signature)
+
     @staticmethod
     async def _payload(
         credentials: Credentials, request: Request, binding: ChannelBinding
@@ -52,8 +76,7 @@ class Prover:
         wanted = request.parameters
         for model in wanted.models:
             if model is Model.PASSPORT and (passport := credentials.current_passport()):
-                record = cmw.CmwRecord(EAR_JWT, passport, cmw.Indicator.ATTESTATION_RESULTS)
-                return cmw.encode_cbor(record)
+                return _passport_record(passport)
             attester = credentials.attester
             if (
                 model is Model.BACKGROUND_CHECK
@@ -71,6 +94,12 @@ class Prover:
             f"the peer wants a {asked}, and this side has none",
             remedy="give these credentials a passport or an Attester, or ask the peer for less",
         )
+
+
+@lru_cache(maxsize=64)
+def _passport_record(passport: bytes) -> bytes:
+    record = cmw.CmwRecord(EAR_JWT, passport, cmw.Indicator.ATTESTATION_RESULTS)
+    return cmw.encode_cbor(record)
 
 
 def _takes(wanted: RequestParameters, media_type: str) -> bool:

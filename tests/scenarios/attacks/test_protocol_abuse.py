@@ -112,7 +112,7 @@ class Attempt:
         certificate = change(asked, certificate_message(asked, chain, named))
         binding = self.wire.binding
         assert isinstance(binding, SessionBinding)
-        keys = binding._keys[binding.role]
+        keys = binding._keys_of(binding.role)
         key = self.peer.svid.private_key
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         signature = key.sign(
@@ -131,7 +131,7 @@ async def other_direction(run: Attempt) -> None:
     binding = run.wire.binding
     assert isinstance(binding, SessionBinding)
     mine, theirs = binding.role, binding.role.other
-    swapped = {mine: binding._keys[theirs], theirs: binding._keys[mine]}
+    swapped = {mine: binding._keys_of(theirs), theirs: binding._keys_of(mine)}
     binding._keys = swapped
     got = await run.request()
     run.wire.send(proof(got, own_proof(run.wire, got, run.peer, run.passport())))
@@ -269,9 +269,8 @@ async def forged_refusal(run: Attempt) -> None:
     await run.answer(handshake_message(20, bytes(48)))
 
 
-async def hasty_decision(run: Attempt) -> None:
-    run.ask()
-    run.wire.send(accept())
+async def decision_about_nothing(run: Attempt) -> None:
+    run.wire.send(accept(7))
 
 
 async def second_proof(run: Attempt) -> None:
@@ -368,7 +367,7 @@ ATTEMPTS = {
     "Send a message one octet at a time": Row(slow_drip, patient=False),
     "Decline to prove, authentically": Row(declines),
     "Decline to prove, with a forged refusal": Row(forged_refusal),
-    "Decide before it has seen the proof that it asked for": Row(hasty_decision),
+    "Decide about a round that it never asked for": Row(decision_about_nothing),
     "Send a second proof for the same round": Row(second_proof),
     "Send a proof that nobody asked for": Row(unasked_proof, "svid_only"),
     "Ask for proof without end": Row(endless_questions),

@@ -2,7 +2,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from support.attested_pair import der_chain, shown_chain
 from support.attested_world import World
 from troth.errors import ChainError, DecodeError
 from troth.identity.hardware_key import has_hardware_key
@@ -28,7 +30,7 @@ class Bundles:
 def test_a_chain_that_comes_back_is_not_verified_again() -> None:
     world = World()
     verifier = SvidVerifier(Bundles(world))
-    chain = world.join("edge").svid.chain
+    chain = shown_chain(world.join("edge"))
     assert verifier.verify(chain, now=NOW) is verifier.verify(list(chain), now=NOW)
     assert len(verifier) == 1
 
@@ -37,19 +39,19 @@ def test_a_kept_chain_ends_when_it_ends() -> None:
     world = World()
     verifier = SvidVerifier(Bundles(world))
     svid = world.join("edge").svid
-    verifier.verify(svid.chain, now=NOW)
-    assert verifier.verify(svid.chain, now=svid.not_after)
+    verifier.verify(der_chain(svid), now=NOW)
+    assert verifier.verify(der_chain(svid), now=svid.not_after)
     for moment in (svid.not_after + timedelta(seconds=1), svid.not_before - timedelta(seconds=1)):
-        verifier.verify(svid.chain, now=NOW)
+        verifier.verify(der_chain(svid), now=NOW)
         with pytest.raises(ChainError):
-            verifier.verify(svid.chain, now=moment)
+            verifier.verify(der_chain(svid), now=moment)
 
 
 def test_another_bundle_forgets_what_the_old_one_vouched_for() -> None:
     world = World()
     bundles = Bundles(world)
     verifier = SvidVerifier(bundles)
-    chain = world.join("edge").svid.chain
+    chain = shown_chain(world.join("edge"))
     verifier.verify(chain, now=NOW)
     bundles.current = World().authority.bundle()
     with pytest.raises(ChainError):
@@ -66,12 +68,14 @@ def test_what_is_kept_is_bounded_and_refusals_are_not_kept() -> None:
     world, stranger = World(), World()
     verifier = SvidVerifier(Bundles(world), size=2)
     for name in ("a", "b", "c"):
-        verifier.verify(world.join(name).svid.chain, now=NOW)
+        verifier.verify(shown_chain(world.join(name)), now=NOW)
     assert len(verifier) == 2
     with pytest.raises(ChainError):
-        verifier.verify(stranger.join("d").svid.chain, now=NOW)
+        verifier.verify(shown_chain(stranger.join("d")), now=NOW)
     with pytest.raises(DecodeError):
-        verifier.verify([world.authority.certificate], now=NOW)
+        verifier.verify([world.authority.certificate.public_bytes(Encoding.DER)], now=NOW)
+    with pytest.raises(DecodeError):
+        verifier.verify([b"not a certificate"], now=NOW)
     assert len(verifier) == 2
 
 

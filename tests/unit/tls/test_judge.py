@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from support.attested_pair import Setting, certificates, channel_peer, pair, session
+from support.attested_pair import (
+    Setting,
+    certificates,
+    channel_peer,
+    der_chain,
+    pair,
+    session,
+)
 from support.attested_world import Node, World
 from troth.errors import ApiMisuseError, ChainError
 from troth.evidence.simulator import CcaOptions
@@ -114,8 +121,8 @@ def test_a_certificate_for_a_proof_key_has_no_business_in_tls(world: World) -> N
     assert guarded.proof_key is not None
     judge = Judge(world.policy(), world.bundles)
     with pytest.raises(ChainError, match="proof key"):
-        judge.identify(guarded.proof_key.svid.chain, now=datetime.now(UTC))
-    assert judge.identify(guarded.svid.chain, now=datetime.now(UTC)).not_after
+        judge.identify(der_chain(guarded.proof_key.svid), now=datetime.now(UTC))
+    assert judge.identify(der_chain(guarded.svid), now=datetime.now(UTC)).not_after
 
 
 async def test_a_proof_of_another_node_with_the_same_spiffe_id_is_refused(
@@ -151,6 +158,7 @@ async def test_what_was_not_asked_for_is_refused_and_not_appraised(
             "application/eat+jwt", edge.passport.encode(), cmw.Indicator.ATTESTATION_RESULTS
         )
     )
+    monkeypatch.setattr(Prover, "prove_at_once", lambda *_: None)
     for payload, model in ((evidence, "passport"), (passport, "background_check")):
         monkeypatch.setattr(Prover, "_payload", Showing(None, payload)._payload)
         found = await judged(

@@ -77,6 +77,7 @@ class AttestedConnection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._timer: asyncio.TimerHandle | None = None
+        self._receiving = False
         self._failure: TrothError | None = None
         self._closing = False
 
@@ -140,8 +141,9 @@ class AttestedConnection(asyncio.Protocol):
             self._engine.close()
             self._send()
             self._raw.close()
-            # Who does not read must not keep us: what has not gone out by then is lost.
-            self._arm(self._options.linger_seconds, self._raw.abort)
+            if self._raw.get_write_buffer_size():
+                # Who does not read must not keep us: what has not gone out by then is lost.
+                self._arm(self._options.linger_seconds, self._raw.abort)
 
     def abort(self) -> None:
         """Close at once; what has not gone out is lost."""
@@ -181,7 +183,8 @@ class AttestedConnection(asyncio.Protocol):
         cut_off = self._top is not None and not self._frames.ended and not self._closing
         if cut_off and self._failure is None and exc is None:
             self._failure = PeerError("the connection broke before the end of the peer's data")
-        self._fail_opening(self._failure or PeerError("the connection is closed"))
+        if not self.opened.done():
+            self._fail_opening(self._failure or PeerError("the connection is closed"))
         if self._top is not None:
             cause: Exception | None = exc
             if self._failure is not None and not self._frames.ended:
@@ -208,7 +211,9 @@ class AttestedConnection(asyncio.Protocol):
     def send_message(self, message: bytes) -> None:
         """Send one message of the exchange."""
         self._write(FrameKind.EXCHANGE_END, message)
-        self._send()
+        # What answers one piece of input goes out in one piece, when all of it has been read.
+        if not self._receiving:
+            self._send()
 
     def exchange_opened(self, peer: AttestedPeer) -> None:
         """Let the application begin."""
@@ -240,6 +245,7 @@ class AttestedConnection(asyncio.Protocol):
     # Input.
 
     def _progress(self, data: bytes) -> None:
+        self._receiving = True
         try:
             self._engine.receive(data)
             if self._driver is None:
@@ -250,6 +256,8 @@ class AttestedConnection(asyncio.Protocol):
             self._receive()
         except TrothError as exc:
             self._give_up(exc)
+        finally:
+            self._receiving = False
         self._send()
 
     def _begin_exchange(self) -> None:
@@ -323,8 +331,7 @@ class AttestedConnection(asyncio.Protocol):
 
     def _write(self, kind: FrameKind, payload: bytes | bytearray | memoryview) -> None:
         try:
-            for frame in encode_frames(kind, payload):
-                self._engine.write(frame)
+            self._engine.write(b"".join(encode_frames(kind, payload)))
         except PeerError as exc:
             # TLS has failed or the peer has ended it: nothing that is written arrives.
             self._give_up(exc)

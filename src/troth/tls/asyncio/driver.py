@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Protocol
 
 import structlog
@@ -50,7 +51,6 @@ __all__ = ["AttestationRefusedError", "ChannelOwner", "ExchangeDriver", "Exchang
 
 _log = structlog.get_logger("troth.tls")
 
-# The exchange's own deadlines are the backstop of those kept here, which know the reason better.
 _GRACE_SECONDS = 1.0
 # A wall clock that is stepped is noticed within this.
 _LOOK_SECONDS = 30.0
@@ -125,16 +125,11 @@ class ExchangeDriver:
         self._binding = binding
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        usual = options.timeouts
         self._exchange = Exchange(
             binding,
             options.judge.demand(),
             random=system_random,
-            timeouts=replace(
-                usual,
-                prove=usual.prove + _GRACE_SECONDS,
-                appraise=usual.appraise + _GRACE_SECONDS,
-            ),
+            timeouts=_with_grace(options.timeouts),
         )
         self._peer: ChannelPeer | None = None
         self._identity_waits = False
@@ -226,9 +221,9 @@ class ExchangeDriver:
         self._arm()
         for event in events:
             if isinstance(event, Prove):
-                self._spawn(self._prove(event))
+                self._prove(event)
             elif isinstance(event, Appraise):
-                self._spawn(self._appraise(event))
+                self._appraise(event)
             elif isinstance(event, DecideIdentity):
                 self._decide_identity()
             elif isinstance(event, Opened):
@@ -252,7 +247,23 @@ class ExchangeDriver:
             return
         self._conclude(-1, judged)
 
-    async def _prove(self, event: Prove) -> None:
+    def _prove(self, event: Prove) -> None:
+        # While bytes flow the peer's reading sets the pace; see `ChannelOwner.writable`.
+        if not self._exchange.flowing:
+            try:
+                proof = self._options.prover.prove_at_once(event.request, self._binding)
+            except TrothError as exc:
+                self._handle(self._exchange.decline(event.round, event.request, str(exc)))
+                return
+            if proof is not None:
+                self._proved(event, proof)
+                return
+        self._spawn(self._prove_in_time(event))
+
+    def _proved(self, event: Prove, proof: bytes) -> None:
+        self._handle(self._exchange.proof_made(event.round, proof, self._loop.time()))
+
+    async def _prove_in_time(self, event: Prove) -> None:
         wait = _FIRST_RETRY_SECONDS
         while True:
             if self._exchange.flowing:
@@ -265,8 +276,7 @@ class ExchangeDriver:
             except TrothError as exc:
                 why = exc
             else:
-                now = self._loop.time()
-                self._handle(self._exchange.proof_made(event.round, proof, now))
+                self._proved(event, proof)
                 return
             if not isinstance(why, UnavailableError) or not self._exchange.flowing:
                 self._handle(self._exchange.decline(event.round, event.request, str(why)))
@@ -277,26 +287,44 @@ class ExchangeDriver:
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LAST_RETRY_SECONDS)
 
-    async def _appraise(self, event: Appraise) -> None:
-        judge = self._options.judge
+    def _appraise(self, event: Appraise) -> None:
         if self._peer is None:
             self.fail(ApiMisuseError("a proof came before its channel said whose it is"))
             return
         try:
+            judged = self._options.judge.judge_at_once(
+                self._peer, event.proof, self._binding, now=self._options.clock.now()
+            )
+        except TrothError as exc:
+            self._not_judged(event, exc)
+            return
+        if judged is not None:
+            self._judge_said(event, judged)
+        else:
+            self._spawn(self._appraise_in_time(event, self._peer))
+
+    async def _appraise_in_time(self, event: Appraise, peer: ChannelPeer) -> None:
+        try:
             async with asyncio.timeout(self._options.timeouts.appraise):
-                judged = await judge.judge(
-                    self._peer, event.proof, self._binding, now=self._options.clock.now()
+                judged = await self._options.judge.judge(
+                    peer, event.proof, self._binding, now=self._options.clock.now()
                 )
         except TimeoutError:
             self._indeterminate(event.round, "the Verifier did not answer in time")
         except UnavailableError as exc:
             self._indeterminate(event.round, str(exc))
         except TrothError as exc:
-            if not self._ask_for_evidence():
-                self._handle(self._exchange.decide(event.round, verdict_of(exc), str(exc)))
+            self._not_judged(event, exc)
         else:
-            if judged.decision.admitted or not self._ask_for_evidence():
-                self._conclude(event.round, judged)
+            self._judge_said(event, judged)
+
+    def _judge_said(self, event: Appraise, judged: AttestedPeer) -> None:
+        if judged.decision.admitted or not self._ask_for_evidence():
+            self._conclude(event.round, judged)
+
+    def _not_judged(self, event: Appraise, why: TrothError) -> None:
+        if not self._ask_for_evidence():
+            self._handle(self._exchange.decide(event.round, verdict_of(why), str(why)))
 
     def _ask_for_evidence(self) -> bool:
         """Follow a passport that was not enough by one background check, where that may help."""
@@ -433,12 +461,13 @@ class ExchangeDriver:
         )
 
     def _arm(self) -> None:
+        # A timer that comes too early looks again; most of them are never needed at all.
+        at = self._exchange.next_deadline()
+        if at is None or (self._timer is not None and self._timer.when() <= at):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        at = self._exchange.next_deadline()
-        if at is not None:
-            self._timer = self._loop.call_at(at, self._poll)
+        self._timer = self._loop.call_at(at, self._poll)
 
     def _poll(self) -> None:
         self._timer = None
@@ -454,3 +483,11 @@ class ExchangeDriver:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("defect in an exchange", exc_info=error, **self._names())
             self.refuse(Verdict.UNAVAILABLE, f"defect: {type(error).__name__}")
+
+
+@lru_cache(maxsize=16)
+def _with_grace(usual: Timeouts) -> Timeouts:
+    """The exchange's own deadlines are the backstop of those kept here, which know the reason."""
+    return replace(
+        usual, prove=usual.prove + _GRACE_SECONDS, appraise=usual.appraise + _GRACE_SECONDS
+    )

@@ -124,14 +124,15 @@ class TlsEngine:
         return "sha384" if name.endswith("SHA384") else "sha256"
 
     @property
-    def peer_chain(self) -> list[x509.Certificate]:
-        """The peer's certificates as sent, leaf first."""
-        leaf = self._tls.get_peer_certificate(as_cryptography=True)
-        sent = list(self._tls.get_peer_cert_chain(as_cryptography=True) or [])
+    def peer_chain(self) -> list[bytes]:
+        """The peer's certificates as sent, DER, leaf first."""
+        leaf = self._tls.get_peer_certificate(as_cryptography=False)
         if leaf is None:
             return []
+        sent = [_der(each) for each in self._tls.get_peer_cert_chain(as_cryptography=False) or ()]
         # OpenSSL leaves the leaf out of the chain on servers, and only there.
-        return sent if sent[:1] == [leaf] else [leaf, *sent]
+        first = _der(leaf)
+        return sent if sent[:1] == [first] else [first, *sent]
 
     def export(self, label: str, context: bytes, size: int) -> bytes:
         """Return exported keying material (RFC 8446 section 7.5).
@@ -210,9 +211,13 @@ class TlsEngine:
         pieces = []
         while True:
             try:
-                pieces.append(self._tls.bio_read(_CHUNK))
+                piece: bytes = self._tls.bio_read(_CHUNK)
             except SSL.WantReadError:
-                return b"".join(pieces)
+                break
+            pieces.append(piece)
+            if len(piece) < _CHUNK:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """Put close_notify into `outgoing`."""
@@ -235,3 +240,8 @@ class TlsEngine:
         if "certificate verify failed" in text or "peer did not return a certificate" in text:
             return ChainError(f"TLS: {text}")
         return PeerError(f"TLS: {text}", alert="handshake_failure")
+
+
+def _der(certificate: crypto.X509) -> bytes:
+    encoded: bytes = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+    return encoded

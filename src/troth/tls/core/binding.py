@@ -40,12 +40,14 @@ class Request:
         context: unpredictable, unique on this channel in both directions.
         parameters: what the requester accepts.
         raw: the whole message.
+        detail: what the binding read in `raw`; nobody else looks at it.
     """
 
     requester: Role
     context: bytes
     parameters: RequestParameters
     raw: bytes = field(repr=False)
+    detail: object = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from troth.tls.core.messages import MAX_PROOF_OCTETS
 
 __all__ = ["Frame", "FrameKind", "FrameReader", "encode_frames"]
 
-MAX_FRAME_OCTETS = 1 << 14
+# With its header a full frame is one full TLS record, not one and a bit.
+MAX_FRAME_OCTETS = (1 << 14) - 4
 MAX_EXCHANGE_OCTETS = MAX_PROOF_OCTETS + 3
 
 _FORMAT = "frame"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from functools import lru_cache
 
 from troth.errors import DecodeError, LimitExceededError
 from troth.formats import cbor
@@ -134,6 +135,12 @@ class RequestParameters:
     encodings: Sequence[str] = ()
     takes_references: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("models", "media_types", "verifiers", "encodings"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    # Few different ones are in use at any time, and each connection encodes and decodes one.
+    @lru_cache(maxsize=64)  # noqa: B019 - small frozen values
     def encode(self) -> bytes:
         """Return the parameters as deterministic CBOR."""
         return cbor.encode(
@@ -148,6 +155,7 @@ class RequestParameters:
         )
 
     @classmethod
+    @lru_cache(maxsize=64)
     def decode(cls, data: bytes) -> RequestParameters:
         """Decode what a peer sent; unknown keys and unknown models are ignored.
 

@@ -9,6 +9,7 @@ Source: draft-fossati-seat-expat-03 sections "cmw_attestation" and "Attestation 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -23,9 +24,9 @@ from troth.formats.exported_authenticator import (
     certificate_verify_input,
     decode_request,
     empty_authenticator,
-    encode_request,
     exporter_labels,
     finish_authenticator,
+    make_request,
     validate_authenticator,
 )
 from troth.tls.core.binding import BindingKind, PendingProof, Proof, Request
@@ -40,6 +41,7 @@ _SCHEMES = {
     "EdDSA": SignatureScheme.ED25519,
     "PS256": SignatureScheme.RSA_PSS_RSAE_SHA256,
 }
+_OFFERED = tuple(SignatureScheme)
 _ENCODINGS = {1: "deflate", 2: "reference"}
 _ENCODING_CODES = {name: code for code, name in _ENCODINGS.items()}
 # The extensions of an entry share a vector of 65,535 octets: 4 for the header, 1 for the encoding.
@@ -72,7 +74,7 @@ class SessionBinding:
         self._exporter = exporter
         self._hash = hash_name
         self._profile = profile
-        self._keys = {role: self._derive(role), role.other: self._derive(role.other)}
+        self._keys: dict[Role, AuthenticatorKeys] = {}
 
     @property
     def kind(self) -> BindingKind:
@@ -91,10 +93,10 @@ class SessionBinding:
 
     def make_request(self, context: bytes, parameters: RequestParameters) -> Request:
         """Make this side's request; an empty cmw_attestation asks for attestation."""
-        raw = encode_request(
+        made = make_request(
             self._role,
             context=context,
-            signature_schemes=list(SignatureScheme),
+            signature_schemes=_OFFERED,
             extensions={
                 self._profile.cmw_extension: b"",
                 self._profile.parameters_extension: parameters.encode(),
@@ -105,7 +107,13 @@ class SessionBinding:
                 ),
             },
         )
-        return Request(requester=self._role, context=context, parameters=parameters, raw=raw)
+        return Request(
+            requester=self._role,
+            context=context,
+            parameters=parameters,
+            raw=made.raw,
+            detail=made,
+        )
 
     def read_request(self, data: bytes) -> Request:
         """Read the peer's request.
@@ -129,6 +137,7 @@ class SessionBinding:
             context=decoded.context,
             parameters=RequestParameters.decode(parameters),
             raw=data,
+            detail=decoded,
         )
 
     def challenge(self, request: Request, spki: bytes, size: int) -> bytes:
@@ -146,7 +155,7 @@ class SessionBinding:
         exported = self._exporter(
             self._profile.exporter_label, request.context, self._profile.exporter_octets
         )
-        binder = self._keys[self._role].digest(spki, exported)
+        binder = hashlib.new(self._hash, spki + exported).digest()
         return binder[:size].ljust(size, b"\x00")
 
     def begin_proof(
@@ -162,7 +171,7 @@ class SessionBinding:
             extensions[self._profile.cmw_extension] = payload
         certificate = certificate_message(asked, chain, extensions)
         return PendingProof(
-            to_sign=certificate_verify_input(self._keys[self._role], asked, certificate),
+            to_sign=certificate_verify_input(self._keys_of(self._role), asked, certificate),
             prefix=certificate,
             request=request,
         )
@@ -182,7 +191,7 @@ class SessionBinding:
                 int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
             )
         return finish_authenticator(
-            self._keys[self._role],
+            self._keys_of(self._role),
             self._asked(pending.request),
             pending.prefix,
             scheme=scheme,
@@ -191,7 +200,7 @@ class SessionBinding:
 
     def decline(self, request: Request) -> bytes:
         """Make the empty authenticator."""
-        return empty_authenticator(self._keys[self._role], self._asked(request))
+        return empty_authenticator(self._keys_of(self._role), self._asked(request))
 
     def read_proof(self, request: Request, data: bytes) -> Proof:
         """Validate the peer's authenticator for this side's `request`.
@@ -199,8 +208,8 @@ class SessionBinding:
         Raises:
             DecodeError, PeerError, SignatureError: as `validate_authenticator`.
         """
-        asked = decode_request(request.raw, self._role)
-        answer = validate_authenticator(self._keys[self._role.other], asked, data)
+        asked = _detail(request)
+        answer = validate_authenticator(self._keys_of(self._role.other), asked, data)
         plain = answer.extensions.get(self._profile.cmw_extension, b"")
         encoded = answer.extensions.get(self._profile.encoded_extension, b"")
         if plain and encoded:
@@ -227,11 +236,22 @@ class SessionBinding:
     def _asked(self, request: Request) -> AuthenticatorRequest:
         if request.requester is self._role:
             raise ApiMisuseError("this side does not answer its own request")
-        return decode_request(request.raw, request.requester)
+        return _detail(request)
 
-    def _derive(self, sender: Role) -> AuthenticatorKeys:
-        size = _HASH_OCTETS[self._hash]
-        context, finished = exporter_labels(sender)
-        return AuthenticatorKeys(
-            self._exporter(context, b"", size), self._exporter(finished, b"", size), self._hash
-        )
+    def _keys_of(self, sender: Role) -> AuthenticatorKeys:
+        """Derive the keys of one direction when it is first used; many use one direction only."""
+        keys = self._keys.get(sender)
+        if keys is None:
+            size = _HASH_OCTETS[self._hash]
+            context, finished = exporter_labels(sender)
+            keys = AuthenticatorKeys(
+                self._exporter(context, b"", size), self._exporter(finished, b"", size), self._hash
+            )
+            self._keys[sender] = keys
+        return keys
+
+
+def _detail(request: Request) -> AuthenticatorRequest:
+    if isinstance(request.detail, AuthenticatorRequest):
+        return request.detail
+    return decode_request(request.raw, request.requester)
