@@ -129,7 +129,9 @@ def problems(statuses: Iterable[int], content: Content, **words: str) -> tuple[A
 def openapi_document(title: str, operations: Sequence[Operation]) -> dict[str, object]:
     """Return the document of these operations."""
     types = list(dict.fromkeys(each for each in _schemas(operations) if _is_type(each)))
-    found, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    found, components = msgspec.json.schema_components(
+        types, schema_hook=_schema_of, ref_template=_REFERENCE
+    )
     schemas = dict(zip(types, found, strict=True))
     paths: dict[str, dict[str, object]] = {}
     for operation in operations:
@@ -165,6 +167,13 @@ def openapi_route(title: str, operations: Sequence[Operation]) -> Route:
 
 
 _LICENCE: Final = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
+
+
+def _schema_of(kind: type) -> dict[str, object]:
+    """Describe what msgspec does not: `object`, where any value may be."""
+    if kind is object:
+        return {"description": "Any value."}
+    raise NotImplementedError
 
 
 def _schemas(operations: Iterable[Operation]) -> Iterable[Any]:

@@ -62,7 +62,9 @@ def _annotated(submod: EarSubmod, label: str, result: AttestationResult) -> EarS
     claims = result.submods[label].claims
     if not claims:
         return submod
-    annotation = {"ear_veraison_annotated_evidence": annotated_evidence(label, claims)}
+    annotation: dict[str | int, object] = {
+        "ear_veraison_annotated_evidence": annotated_evidence(label, claims)
+    }
     return replace(submod, extensions={**submod.extensions, **annotation})
 
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from troth.control_plane.openapi import openapi_route
 from troth.control_plane.server.bundle_routes import bundle_routes
 from troth.control_plane.server.common_routes import (
     common_routes,
@@ -21,6 +22,7 @@ from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.endorsement_routes import endorsement_routes, operator_of
 from troth.control_plane.server.entry_routes import entry_routes
 from troth.control_plane.server.feed_route import operator_feed
+from troth.control_plane.server.operations import admin_operations
 from troth.control_plane.server.operators import WithdrawalOutcome
 from troth.control_plane.server.policy_routes import policy_routes
 from troth.control_plane.server.problem import problem
@@ -60,6 +62,8 @@ def create_admin_app(context: ServerContext) -> Starlette:
         *common_routes(context),
         metrics_route(context),
         Route("/v1/feed", feed),
+        *context.standard.apis.operators_provisioning.routes(),
+        openapi_route("Troth server: operators", admin_operations()),
         *endorsement_routes(
             endorsements=context.endorsements,
             provision=context.operators.provision,

@@ -9,8 +9,9 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
+from troth.control_plane.openapi import openapi_route
 from troth.control_plane.server.agent_routes import agent_routes
 from troth.control_plane.server.common_routes import (
     common_routes,
@@ -20,6 +21,7 @@ from troth.control_plane.server.common_routes import (
 from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.feed_route import MemberFeed
 from troth.control_plane.server.http_server import caller_of
+from troth.control_plane.server.operations import server_operations
 from troth.control_plane.server.problem import problem, problem_for
 from troth.control_plane.server.refusal import JoinRefusedError
 from troth.control_plane.server.requests import read_message
@@ -41,7 +43,7 @@ def create_app(context: ServerContext) -> Starlette:
         snapshot = await context.registry_worker.run(context.registry.snapshot)
         return _json(snapshot)
 
-    routes = [
+    routes: list[BaseRoute] = [
         *common_routes(context),
         Route("/v1/join/sessions", join.open_session, methods=["POST"]),
         Route("/v1/join/sessions/{session}", join.join, methods=["POST"]),
@@ -52,6 +54,8 @@ def create_app(context: ServerContext) -> Starlette:
     ]
     if context.config.public_metrics:
         routes.append(metrics_route(context))
+    described = openapi_route("Troth server", server_operations(context))
+    routes += [described, *context.standard.apis.mounted()]
     return Starlette(routes=routes, exception_handlers=exception_handlers(operator=False))
 
 

@@ -14,9 +14,10 @@ from troth.evidence.challenge import derive_challenge
 from troth.formats.ear import Dialect, minimise, sign_ear
 from troth.mesh.join_messages import JOIN_LABEL
 from troth.mesh.node_record import AppraisedEvidence, ResultSummary
+from troth.verifier.background_check import BackgroundCheck
 from troth.verifier.conclusion import Judgement
 from troth.verifier.result import AttestationResult
-from troth.verifier.verifier import Verifier, signed
+from troth.verifier.verifier import signed
 
 __all__ = ["Appraisal", "EvidenceAppraiser"]
 
@@ -28,14 +29,15 @@ class Appraisal:
     Attributes:
         result: what the Verifier concluded.
         remembered: for the registry.
-        judgement: what the policies were asked and what each concluded.
+        judgement: what the policies were asked and what each concluded; None where another
+            Verifier appraised.
         ear: the whole result as a signed JWT, for the node itself.
         minimised: without claims and findings, for the certificate.
     """
 
     result: AttestationResult
     remembered: AppraisedEvidence
-    judgement: Judgement = field(repr=False)
+    judgement: Judgement | None = field(repr=False)
     ear: str = field(repr=False)
     minimised: str = field(repr=False)
 
@@ -44,12 +46,14 @@ class EvidenceAppraiser:
     """The Verifier with its key, on the Endorsements in force. Its methods block; any thread.
 
     Args:
-        verifier: appraises; its endorsements are `endorsements`.
+        verifier: appraises; its endorsements, if it has any here, are `endorsements`.
         endorsements: for the epoch.
         keys: sign results.
     """
 
-    def __init__(self, verifier: Verifier, endorsements: EndorsementSet, keys: ResultKeys) -> None:
+    def __init__(
+        self, verifier: BackgroundCheck, endorsements: EndorsementSet, keys: ResultKeys
+    ) -> None:
         self._verifier = verifier
         self._endorsements = endorsements
         self._keys = keys
@@ -90,7 +94,7 @@ class EvidenceAppraiser:
         minimised = sign_ear(small, signer, Dialect.IETF_03, wire="jwt").decode("ascii")
         return Appraisal(
             result=result,
-            judgement=judgements[-1],
+            judgement=judgements[-1] if judgements else None,
             remembered=AppraisedEvidence(
                 scheme=result.scheme,
                 media_type=media_type,

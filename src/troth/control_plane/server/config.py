@@ -13,7 +13,15 @@ import msgspec
 from msgspec import Meta
 
 from troth.control_plane.config_file import load_config
+from troth.control_plane.server.remote_config import RemoteSection
 from troth.control_plane.server.trust_config import AuthoritiesSection, FederationSection
+from troth.control_plane.verification.sections import (
+    CoservSection,
+    EmbeddedChallengeResponseSection,
+    ProvisioningSection,
+    check_clients,
+    check_upstream,
+)
 from troth.errors import ConfigurationError, DecodeError
 from troth.mesh.registration_entry import RegistrationEntry, node_selector
 from troth.mesh.tier import DEFAULT_LIFETIMES, Tier, TierLifetimes
@@ -94,6 +102,7 @@ class VerifierSection(_Section, frozen=True, kw_only=True):
             "it.",
         ),
     ] = 0
+    remote: RemoteSection = RemoteSection()
 
 
 class LifetimeSection(_Section, frozen=True, kw_only=True):
@@ -265,6 +274,9 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     limits: LimitSection = LimitSection()
     authorities: AuthoritiesSection = AuthoritiesSection()
     federation: FederationSection = FederationSection()
+    challenge_response: EmbeddedChallengeResponseSection = EmbeddedChallengeResponseSection()
+    provisioning: ProvisioningSection = ProvisioningSection()
+    coserv: CoservSection = CoservSection()
     entries: list[EntrySection] = []
 
     @property
@@ -372,6 +384,10 @@ def load_server_config(path: Path) -> ServerConfig:
         config.address  # noqa: B018 - the property checks
         config.registration_entries()
         config.federation.check()
+        config.verifier.remote.check()
+        # Members' SVIDs are the only client certificates that the listener looks at.
+        check_clients(config.provisioning, certificates=True)
+        check_upstream(config.coserv)
     except ConfigurationError as exc:
         raise ConfigurationError(
             source=str(path), key=exc.key, value=exc.value, accepted=exc.accepted

@@ -19,6 +19,7 @@ from troth.control_plane.server.metrics import ServerMetrics
 from troth.control_plane.server.operators import Operators
 from troth.control_plane.server.policy_routes import PolicyDesk
 from troth.control_plane.server.rate_limit import RateLimiter
+from troth.control_plane.server.standard_routes import EmbeddedApis
 from troth.control_plane.server.worker import Worker
 from troth.control_plane.server.workloads import Workloads
 from troth.mesh.registry import Registry
@@ -41,6 +42,7 @@ class ServerContext:
     joins: JoinService
     members: Members
     operators: Operators
+    standard: EmbeddedApis
     bundles: ServerBundles
     federations: Federations
     workloads: Workloads

@@ -225,7 +225,8 @@ class JoinService:
             device = device_key(appraisal.result)
         except AuthorizationError:
             device = ""  # it was refused for that
-        self._recorder.note(appraisal.judgement, device=device, spiffe_id=role, at=now)
+        if appraisal.judgement is not None:
+            self._recorder.note(appraisal.judgement, device=device, spiffe_id=role, at=now)
 
     async def _find(self, appraisal: Appraisal) -> _Found:
         entries = await self._registry_worker.run(self._registry.entries)

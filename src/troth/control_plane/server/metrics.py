@@ -55,6 +55,11 @@ class ServerMetrics:
         self.streams = Gauge("troth_feed_streams", "Open feed streams", registry=self._registry)
         self._nodes = Gauge("troth_nodes", "Nodes by state", ["state"], registry=self._registry)
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where other parts of the server register theirs."""
+        return self._registry
+
     def render(self, counts: Mapping[NodeState, int]) -> bytes:
         """Return the exposition, with `counts` nodes by state."""
         for state in NodeState:

@@ -38,15 +38,18 @@ from troth.control_plane.server.operators import Operators
 from troth.control_plane.server.policy_routes import PolicyDesk
 from troth.control_plane.server.policy_set import load_policies
 from troth.control_plane.server.rate_limit import Rate, RateLimiter
+from troth.control_plane.server.standard_routes import EmbeddedApis, embedded_apis
 from troth.control_plane.server.tls import SVID_FILE, ServerTls
 from troth.control_plane.server.trust_upkeep import TrustUpkeep
 from troth.control_plane.server.worker import Worker
 from troth.control_plane.server.workloads import Workloads
+from troth.control_plane.verification.coserv_routes import CoservUpstream
 from troth.errors import ConfigurationError, ConflictError, TrothError, UnavailableError
 from troth.formats.keys import load_keys
 from troth.formats.verification_key import VerificationKey
 from troth.identity.spiffe_id import TrustDomain
 from troth.mesh.registry import Registry
+from troth.verifier.background_check import BackgroundCheck
 from troth.verifier.policy import AppraisalPolicy
 from troth.verifier.rego import DirectEvaluator, RegoEvaluator
 from troth.verifier.result import VerifierIdentity
@@ -110,6 +113,8 @@ async def serve(
     stop: asyncio.Event,
     evaluator: RegoEvaluator | None = None,
     fetcher: BundleFetcher | None = None,
+    background: Callable[[Verifier], BackgroundCheck] | None = None,
+    upstream: CoservUpstream | None = None,
 ) -> None:
     """Serve until `stop` is set or the task is cancelled; then stop in order.
 
@@ -120,13 +125,20 @@ async def serve(
         stop: ends the server.
         evaluator: of the Appraisal Policy; by default in this process, without a time limit.
         fetcher: fetches bundles of other trust domains; without, operators set them.
+        background: wraps the Verifier or takes its place; by default it is used as it is.
+        upstream: another CoSERV service, or None.
 
     Raises:
         ConfigurationError: something in the configuration cannot be used.
         UnavailableError: the registry or a listener cannot be had.
     """
     async with running_server(
-        config, registry=registry, evaluator=evaluator, fetcher=fetcher
+        config,
+        registry=registry,
+        evaluator=evaluator,
+        fetcher=fetcher,
+        background=background,
+        upstream=upstream,
     ) as server:
         line = server.ready_line()
         if config.ready_file:
@@ -142,6 +154,8 @@ async def running_server(
     registry: Callable[[], Registry],
     evaluator: RegoEvaluator | None = None,
     fetcher: BundleFetcher | None = None,
+    background: Callable[[Verifier], BackgroundCheck] | None = None,
+    upstream: CoservUpstream | None = None,
     clock: Clock | None = None,
     random: Callable[[int], bytes] = system_random,
 ) -> AsyncIterator[RunningServer]:
@@ -160,6 +174,8 @@ async def running_server(
             keys=keys,
             evaluator=evaluator or DirectEvaluator(),
             fetcher=fetcher,
+            background=background,
+            upstream=upstream,
             clock=clock,
             random=random,
         )
@@ -198,6 +214,8 @@ async def _compose(
     keys: ServerKeys,
     evaluator: RegoEvaluator,
     fetcher: BundleFetcher | None,
+    background: Callable[[Verifier], BackgroundCheck] | None,
+    upstream: CoservUpstream | None,
     clock: Clock,
     random: Callable[[int], bytes],
 ) -> tuple[ServerContext, Housekeeping, ServerTls]:
@@ -235,7 +253,8 @@ async def _compose(
         vendors=frozenset(config.verifier.vendors),
         grace=timedelta(seconds=config.verifier.collateral_grace_seconds),
     )
-    appraiser = EvidenceAppraiser(verifier, endorsements, keys.results)
+    checking = background(verifier) if background is not None else verifier
+    appraiser = EvidenceAppraiser(checking, endorsements, keys.results)
     hub = FeedHub(registry, registry_worker, heartbeat_seconds=config.heartbeat_seconds)
     metrics = ServerMetrics()
     recorder = _recorder(config, registry, metrics)
@@ -268,6 +287,18 @@ async def _compose(
         admission=admission,
         clock=clock,
     )
+    standard = embedded_apis(
+        config,
+        verifier=checking,
+        keys=keys,
+        endorsements=endorsements,
+        operators=operators,
+        upstream=upstream,
+        registry=metrics.registry,
+        clock=clock,
+        random=random,
+    )
+    stack.push_async_callback(standard.close)
     members = Members(registry, registry_worker, bundles=bundles, clock=clock)
     federations = Federations(
         registry=registry,
@@ -302,7 +333,7 @@ async def _compose(
         admission=admission,
         clock=clock,
         limits=limits,
-        keep_keys=_key_keeper(config, keys, tls),
+        keep_keys=_key_keeper(config, keys, tls, standard),
         recorder=recorder,
         endorsements=endorsements,
     )
@@ -320,6 +351,7 @@ async def _compose(
         joins=joins,
         members=members,
         operators=operators,
+        standard=standard,
         bundles=bundles,
         federations=federations,
         workloads=workloads,
@@ -483,9 +515,9 @@ def _write_result_keys(config: ServerConfig, keys: ServerKeys, now: datetime) ->
 
 
 def _key_keeper(
-    config: ServerConfig, keys: ServerKeys, tls: ServerTls
+    config: ServerConfig, keys: ServerKeys, tls: ServerTls, standard: EmbeddedApis
 ) -> Callable[[datetime], None]:
-    """Return what renews and rotates the server's keys when it is time."""
+    """Return what renews and rotates the server's keys, and forgets sessions, when it is time."""
     seconds = config.result_key_seconds
     rotate_after = timedelta(seconds=seconds) if seconds else None
     written: dict[str, object] = {}
@@ -493,6 +525,7 @@ def _key_keeper(
     def keep(now: datetime) -> None:
         nonlocal written
         tls.renew_if_due(now)
+        standard.prune(now)
         keys.results.look(now, rotate_after=rotate_after)
         # An operator or the mere time may have changed them as well.
         if (published := keys.results.jwk_set(now)) != written:

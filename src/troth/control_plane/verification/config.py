@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from troth.control_plane.config_file import load_config
+from troth.control_plane.loopback import is_loopback
 from troth.control_plane.verification.sections import (
     ChallengeResponseSection,
     CoservSection,
@@ -118,6 +118,14 @@ class VerifierConfig(_Section, frozen=True, kw_only=True):
         str,
         Meta(description="Directory with documents of vendors: certificates, revocation lists."),
     ] = ""
+    collateral_grace_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="How long after its next update such a document still serves; results show "
+            "it.",
+        ),
+    ] = 0
     allow_simulator: Annotated[
         bool, Meta(description="Accept Evidence of the platform simulator. Insecure; for trials.")
     ] = False
@@ -195,7 +203,7 @@ class VerifierConfig(_Section, frozen=True, kw_only=True):
         host, _ = self.address
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise self._error("tls_key", self.tls_key, "certificate and key, both or neither")
-        if not self.tls_certificate and not self.insecure_http and not _is_loopback(host):
+        if not self.tls_certificate and not self.insecure_http and not is_loopback(host):
             raise self._error(
                 "listen",
                 self.listen,
@@ -212,13 +220,6 @@ class VerifierConfig(_Section, frozen=True, kw_only=True):
         return ConfigurationError(
             source="verifier configuration", key=key, value=value, accepted=accepted
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def load_verifier_config(path: Path) -> VerifierConfig:

@@ -16,6 +16,7 @@ from troth.formats.ear import Dialect
 __all__ = [
     "ChallengeResponseSection",
     "CoservSection",
+    "EmbeddedChallengeResponseSection",
     "ProvisionerSection",
     "ProvisioningSection",
     "RatedSection",
@@ -104,6 +105,18 @@ class ChallengeResponseSection(RatedSection, frozen=True, kw_only=True):
     def session_lifetime(self) -> timedelta:
         """Life of a session."""
         return timedelta(seconds=self.session_seconds)
+
+
+class EmbeddedChallengeResponseSection(ChallengeResponseSection, frozen=True, kw_only=True):
+    """`[challenge_response]` of a server: less, since joins have to get through beside it."""
+
+    kept_results: Annotated[
+        int, Meta(ge=0, description="Used sessions whose Evidence and result are kept.")
+    ] = 1000
+    requests_per_second: _EachPerSecond = 20.0
+    request_burst: _EachBurst = 100
+    total_requests_per_second: _TotalPerSecond = 200.0
+    total_request_burst: _TotalBurst = 400
 
 
 class ProvisionerSection(_Section, frozen=True, kw_only=True):

@@ -280,6 +280,7 @@ def _verifier(
         allow_simulator=config.allow_simulator,
         collateral=configured_collateral(config.collateral, key="collateral"),
         vendors=frozenset(config.vendors),
+        grace=timedelta(seconds=config.collateral_grace_seconds),
     )
 
 
