@@ -20,8 +20,8 @@ enum { EVENT_REMOTE_CLOSE = 0, EVENT_LOCAL_CLOSE = 1, EVENT_CONNECTED = 2 };
 enum { CLOSE_FLUSH_WRITE = 0, CLOSE_NO_FLUSH = 1, CLOSE_ABORT = 3 };
 enum { LOG_INFO = 2, LOG_WARN = 3, LOG_ERROR = 4 };
 // envoy_dynamic_module_type_attribute_id; the numbers are the same in 1.39 and 1.40.
-enum { ATTRIBUTE_LOCAL_SAN = 36, ATTRIBUTE_PEER_SAN = 37, ATTRIBUTE_PEER_DIGEST = 38 };
-enum { ATTRIBUTE_UPSTREAM_LOCAL_SAN = 48, ATTRIBUTE_UPSTREAM_PEER_SAN = 49, ATTRIBUTE_UPSTREAM_PEER_DIGEST = 50 };
+enum { ATTRIBUTE_PEER_SAN = 37, ATTRIBUTE_PEER_DIGEST = 38 };
+enum { ATTRIBUTE_UPSTREAM_PEER_SAN = 49, ATTRIBUTE_UPSTREAM_PEER_DIGEST = 50 };
 
 #define HOOK(type, name) __attribute__((visibility("default"))) type envoy_dynamic_module_on_##name
 #define CALLBACK(type, name) extern __attribute__((weak)) type envoy_dynamic_module_callback_##name

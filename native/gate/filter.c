@@ -210,7 +210,6 @@ static void put_peer(struct gate *g, struct bytes *b) {
     if (!put_attribute(g, b, PEER_DIGEST, ATTRIBUTE_PEER_DIGEST, ATTRIBUTE_UPSTREAM_PEER_DIGEST))
         return fail(g, MISCONFIGURED, TELL_UNAVAILABLE, "Envoy has not verified a certificate of the peer");
     put_attribute(g, b, PEER_SAN, ATTRIBUTE_PEER_SAN, ATTRIBUTE_UPSTREAM_PEER_SAN);
-    put_attribute(g, b, LOCAL_SAN, ATTRIBUTE_LOCAL_SAN, ATTRIBUTE_UPSTREAM_LOCAL_SAN);
     frame_end(b, start);
 }
 

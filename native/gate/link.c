@@ -152,7 +152,7 @@ void link_unregister(struct gate *g, enum reason reason) {
     struct slot *slot = g->id != 0 ? slot_of(l, g->id) : NULL;
     if (slot != NULL) {
         if (g->announced) put_closed(&l->out, g->id, reason, g->text, g->peer_class);
-        flush(l);
+        if (reason == REVOKED) flush(l);  // an acknowledgement; the others go with what comes next
         *slot = (struct slot){.generation = slot->generation + 1, .next_free = l->first_free};
         l->first_free = (uint32_t)g->id + 1;
         g->id = 0;
@@ -320,14 +320,12 @@ static const char *handle(struct link *l, const struct frame *f, const uint8_t *
     return NULL;
 }
 
-static void receive(struct link *l) {
-    ssize_t n = recv(l->socket, l->in + l->in_size, sizeof l->in - l->in_size, 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n <= 0) return lose(l, n == 0 ? "it closed the link" : strerror(errno));
-    l->in_size += (size_t)n;
+// `n` octets have been read behind those that were left of an unfinished frame.
+static void receive(struct link *l, size_t n) {
     size_t used = 0;
     const char *problem = NULL;
     struct frame f;
+    l->in_size += n;
     for (long size; (size = frame_next((struct span){l->in + used, l->in_size - used}, &f, &problem)) != 0;) {
         if (size > 0) problem = handle(l, &f, l->in + used, (size_t)size);
         if (problem != NULL) return lose(l, problem);
@@ -358,11 +356,14 @@ static void *run(void *link) {
         struct pollfd polled = {.fd = l->socket, .events = events};  // -1 is ignored
         pthread_mutex_unlock(&l->lock);
         wake_due(l);
-        if (poll(&polled, 1, TICK_MS) > 0 && (polled.revents & ~POLLOUT) != 0) {
-            pthread_mutex_lock(&l->lock);
-            receive(l);
-            pthread_mutex_unlock(&l->lock);
-        }
+        if (poll(&polled, 1, TICK_MS) <= 0 || (polled.revents & ~POLLOUT) == 0) continue;
+        ssize_t n = recv(polled.fd, l->in + l->in_size, sizeof l->in - l->in_size, 0);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+        pthread_mutex_lock(&l->lock);
+        if (n > 0) receive(l, (size_t)n);
+        else lose(l, n == 0 ? "it closed the link" : strerror(errno));
+        pthread_mutex_unlock(&l->lock);
+        wake_due(l);
     }
     return NULL;
 }

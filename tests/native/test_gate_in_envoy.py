@@ -94,8 +94,8 @@ async def test_each_agent_is_told_which_certificate_the_other_side_presented(
         (at_server, pair.client_credential),
     ):
         assert seen.digest == credential.certificate.fingerprint(hashes.SHA256())
-    assert at_client.spiffe_id == at_server.local_spiffe_id == "spiffe://example.test/server"
-    assert at_server.spiffe_id == at_client.local_spiffe_id == "spiffe://example.test/client"
+    assert at_client.spiffe_id == "spiffe://example.test/server"
+    assert at_server.spiffe_id == "spiffe://example.test/client"
 
 
 @pytest.mark.parametrize("late", ["client", "server"])
@@ -344,6 +344,28 @@ async def test_without_an_agent_connections_are_refused(pair: GatePair) -> None:
         await pair.client_agent.start()
     pair.use()
     await eventually(lambda: pair.client_agent.links != [])
+    assert await echoes(await pair.open("tcp"))
+
+
+async def test_an_agent_that_does_not_read_costs_bounded_memory_and_refuses(
+    pair: GatePair,
+) -> None:
+    bystander = await pair.open("tcp")
+    assert await echoes(bystander)
+    pair.use(server=never)
+    pair.server_agent.reads.clear()
+    large = CLIENT_PRELUDE + record(1, bytes(200_000))
+    peers = [await pair.dial("s_tcp") for _ in range(50)]  # 10 MB; the queue holds 8 MiB
+    for _, writer in peers:
+        writer.write(large)
+    await pair.record("server", details="troth_unavailable: the agent is away, or does not keep")
+    await pair.record("server", details="troth_timeout: our agent did not decide")
+    answers = await asyncio.gather(*(asyncio.wait_for(reader.read(), 10) for reader, _ in peers))
+    refusals = {SERVER_PRELUDE + record(3, bytes([told])) for told in (2, 3)}
+    assert set(answers) == refusals  # unavailable for the last ones, timeout for the others
+    assert await echoes(bystander)
+    pair.use()
+    pair.server_agent.reads.set()
     assert await echoes(await pair.open("tcp"))
 
 

@@ -118,6 +118,7 @@ async def test_nothing_leaks_crashes_or_passes_undecided(
         chaos = Chaos(pair)
         pair.use(client=chaos.agent, server=chaos.agent)
         await chaos.client()
+        await restart_and_close_everything(pair)
         await eventually(lambda: no_connections(pair), 20)
         before = descriptors(pair)
         slots = asyncio.Semaphore(AT_ONCE)
@@ -138,10 +139,7 @@ async def test_nothing_leaks_crashes_or_passes_undecided(
             for killer in killers:
                 killer.cancel()
             await asyncio.gather(*killers, return_exceptions=True)
-        for agent in (pair.client_agent, pair.server_agent):
-            await agent.stop()
-            await agent.start()
-            assert agent.errors == []
+        await restart_and_close_everything(pair)
         assert pair.client.alive
         assert pair.server.alive
         assert pair.accepted["echo"] <= chaos.admitted_by_servers_agent
@@ -157,6 +155,25 @@ async def test_nothing_leaks_crashes_or_passes_undecided(
             writer.write(b"ping")
             assert await asyncio.wait_for(reader.readexactly(4), 5) == b"ping"
         await pair.hang_up()
+
+
+async def restart_and_close_everything(pair: GatePair) -> None:
+    """Let new agents end what is left: Envoy's pools keep connections whose application is gone.
+
+    A new agent is told of every admitted connection, and its CLOSE is acknowledged for each.
+    """
+    for agent in (pair.client_agent, pair.server_agent):
+        assert agent.errors == []
+        await agent.stop()
+        await agent.start()
+        await eventually(lambda agent=agent: agent.links != [])
+        (link,) = agent.links
+        await asyncio.wait_for(link.resumed.wait(), 5)
+        left = list(link.connections.values())
+        for connection in left:
+            if connection.admitted:
+                connection.close("the run is over")
+        await asyncio.wait_for(asyncio.gather(*(c.closed for c in left)), 10)
 
 
 async def no_connections(pair: GatePair) -> bool:

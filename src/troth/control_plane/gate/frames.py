@@ -141,13 +141,11 @@ class PeerIdentity:
         connection: the gate's number.
         digest: SHA-256 of the peer's certificate, 32 octets.
         spiffe_id: first URI SAN of that certificate, or "". Informs; `digest` identifies.
-        local_spiffe_id: first URI SAN of our own certificate on this connection, or "".
     """
 
     connection: int
     digest: bytes
     spiffe_id: str
-    local_spiffe_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +272,6 @@ class _Tag(IntEnum):
     INSTANCE = 4
     ROLE = 5
     LABEL = 6
-    LOCAL_SAN = 7
     PEER_DIGEST = 8
     PEER_SAN = 9
     ENVOY_CONNECTION = 10
@@ -399,12 +396,7 @@ def _opening(connection: int, a: _Attributes) -> Opening:
 
 
 def _peer(connection: int, a: _Attributes) -> PeerIdentity:
-    return PeerIdentity(
-        connection,
-        a.digest(),
-        a.text(_Tag.PEER_SAN, optional=True),
-        a.text(_Tag.LOCAL_SAN, optional=True),
-    )
+    return PeerIdentity(connection, a.digest(), a.text(_Tag.PEER_SAN, optional=True))
 
 
 def _closed(connection: int, a: _Attributes) -> Closed:

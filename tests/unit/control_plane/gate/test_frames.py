@@ -62,10 +62,10 @@ DECODED = [
         Opening(9, GateRole.SERVER, "inbound", 7),
     ),
     (
-        frame(3, 9, PEER_DIGEST + attribute(9, b"spiffe://a/b") + attribute(7, b"spiffe://a/c")),
-        PeerIdentity(9, DIGEST, "spiffe://a/b", "spiffe://a/c"),
+        frame(3, 9, PEER_DIGEST + attribute(9, b"spiffe://a/b")),
+        PeerIdentity(9, DIGEST, "spiffe://a/b"),
     ),
-    (frame(3, 9, PEER_DIGEST), PeerIdentity(9, DIGEST, "", "")),
+    (frame(3, 9, PEER_DIGEST), PeerIdentity(9, DIGEST, "")),
     (frame(4, 9, b"message"), PeerData(9, b"message", more=False)),
     (frame(4, 9, b"mess", flags=1), PeerData(9, b"mess", more=True)),
     (frame(5, 9, attribute(16, b"\x0b")), Closed(9, CloseReason.REVOKED)),
