@@ -25,7 +25,7 @@ __all__ = ["create"]
 @click.command()
 @click.option("--from", "description", metavar="FILE", help="Describe the values in a file: TOML, YAML or JSON.")  # fmt: skip
 @click.option("--evidence", metavar="FILE", help="Take them from this Evidence of a good node.")
-@click.option("--scheme", type=click.Choice(["psa", "cca", "tpm2", "sev_snp", "nitro"]), help="Of the Evidence; else recognised.")  # fmt: skip
+@click.option("--scheme", type=click.Choice(["psa", "cca", "tpm2", "sev_snp", "sgx", "tdx", "nitro"]), help="Of the Evidence; else recognised.")  # fmt: skip
 @click.option("--key", "key_file", metavar="FILE", help="The node's attestation key, or the root of its certificates: verify the Evidence.")  # fmt: skip
 @click.option("--unverified", is_flag=True, help="Believe the Evidence without verifying it.")
 @click.option("--with-key", is_flag=True, help="Also put the attestation key into the CoRIM.")

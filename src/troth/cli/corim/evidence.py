@@ -30,12 +30,12 @@ from troth.formats.keys import VerificationKey
 
 __all__ = ["LEAVE_OUT", "GoodNode", "read_evidence"]
 
-LEAVE_OUT = ("version", "config", "rems", "rpv", "events", "files", "host-data")
+LEAVE_OUT = ("version", "config", "rems", "rpv", "events", "files", "host-data", "rtmr3")
 """What of the Evidence may be left out of the Reference Values."""
 
 
 # Their attestation keys are certified by a vendor, not registered one by one.
-_CERTIFIED = frozenset({"nitro", "sev_snp"})
+_CERTIFIED = frozenset({"nitro", "sev_snp", "sgx", "tdx"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

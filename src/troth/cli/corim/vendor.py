@@ -14,12 +14,16 @@ from cryptography import x509
 from troth.cli.inputs import Rfc3339, read_certificates, read_collateral
 from troth.clock import SystemClock
 from troth.endorsement.build import measured_corim
+from troth.endorsement.intel_corim import sgx_corim, tdx_corim
 from troth.endorsement.sev_snp_corim import sev_snp_corim
 from troth.errors import ConfigurationError
 from troth.evidence.context import Collateral, VerificationContext
 from troth.evidence.evidence import Evidence, Scheme, Unchecked, VerifiedEvidence
 from troth.evidence.nitro import NitroEvidence
 from troth.evidence.sev_snp import SevSnpEvidence
+from troth.evidence.sgx import SgxEvidence
+from troth.evidence.tdx import TdxEvidence
+from troth.evidence.tdx.report import UNDER_DEBUG
 from troth.evidence.vendors import VENDOR_ROOTS
 from troth.formats.corim import Corim, Validity
 from troth.formats.keys import VerificationKey
@@ -130,11 +134,13 @@ def vendor_corim(
     model: str,
     validity: Validity | None,
 ) -> Corim | None:
-    """Return the CoRIM for an SNP guest or an enclave; None for another scheme.
+    """Return the CoRIM for a guest or an enclave; None for another scheme.
 
-    Of a guest: the launch measurement, the policy, the TCB version as the lowest, the level that the
-    report was asked for at, and the ID key and the host's data if there are any. Of an enclave: the
-    registers of its image, and not where it runs.
+    Of an SNP guest: the launch measurement, the policy, the TCB version as the lowest, the level
+    that the report was asked for at, and the ID key and the host's data if there are any. Of a
+    trust domain: MRTD, the RTMRs and the attributes, and what its launcher chose if there is any.
+    Of an enclave of Nitro's: the registers of its image, and not where it runs. Of an enclave of
+    SGX's: its measurement, signer and product, and its version as the lowest.
 
     Raises:
         ConfigurationError: the guest or enclave can be debugged: its values must not be approved.
@@ -168,7 +174,42 @@ def vendor_corim(
             model=model,
             validity=validity,
         )
+    if isinstance(evidence, TdxEvidence):
+        return _trust_domain(evidence, corim_id, leave_out, validity)
+    if isinstance(evidence, SgxEvidence):
+        own = evidence.report
+        _refuse_debugging(own.flags["debug"])
+        return sgx_corim(
+            corim_id=corim_id,
+            mr_enclave=own.mr_enclave,
+            mr_signer=own.mr_signer,
+            isv_prod_id=own.isv_prod_id,
+            minimum_isv_svn=own.isv_svn,
+            config_id=_unless_zero(own.config_id),
+            validity=validity,
+        )
     return None
+
+
+def _trust_domain(
+    evidence: TdxEvidence, corim_id: str, leave_out: Collection[str], validity: Validity | None
+) -> Corim:
+    report = evidence.report
+    _refuse_debugging(bool(report.attributes & UNDER_DEBUG))
+    rtmrs = [report.rtmr0, report.rtmr1, report.rtmr2]
+    if "rtmr3" not in leave_out:
+        rtmrs.append(report.rtmr3)
+    hosts = "host-data" in leave_out
+    return tdx_corim(
+        corim_id=corim_id,
+        mr_td=report.mr_td,
+        rtmrs=rtmrs,
+        td_attributes=report.td_attributes,
+        mr_config_id=b"" if hosts else _unless_zero(report.mr_config_id),
+        mr_owner=b"" if hosts else _unless_zero(report.mr_owner),
+        mr_owner_config=b"" if hosts else _unless_zero(report.mr_owner_config),
+        validity=validity,
+    )
 
 
 def _refuse_debugging(allowed: bool) -> None:  # noqa: FBT001 - private
