@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import subprocess
@@ -13,34 +12,11 @@ from random import Random
 import pytest
 
 from support.cli import run_cli
+from support.pages import commands, expected_status, matches, steps
 from troth.evidence.simulator.options import PsaOptions
 from troth.evidence.simulator.platform import SimulatedPlatform
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/howto/make-reference-values.md"
-_FENCE = re.compile(r"^```(console|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def steps(text: str) -> list[tuple[str, str]]:
-    """Return the fenced parts of a page: kind and content."""
-    return [(match[1], match[2]) for match in _FENCE.finditer(text)]
-
-
-def commands(console: str) -> list[tuple[str, str]]:
-    """Return the commands of a console part with what they print."""
-    found = re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]
-    return [(each.partition("\n")[0], each.partition("\n")[2]) for each in found]
-
-
-def expected_status(output: str) -> tuple[int, str]:
-    """Split "[exit status N]" off the output."""
-    match = re.search(r"^\[exit status (\d+)\]\n", output, re.MULTILINE)
-    return (int(match[1]), output.replace(match[0], "")) if match else (0, output)
-
-
-def matches(expected: str, actual: str) -> bool:
-    """Compare with "…" standing for anything."""
-    pattern = ".*?".join(re.escape(part) for part in expected.split("…"))
-    return re.fullmatch(pattern, actual, re.DOTALL) is not None
 
 
 def test_every_command_of_the_page_prints_what_the_page_says(

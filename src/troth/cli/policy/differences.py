@@ -50,7 +50,7 @@ def difference_text(policy: PolicyName, differences: Sequence[Difference]) -> It
         f"policy {printable(policy.id)} ({printable(policy.source or 'built-in')}), "
         f"sha-256 {policy.digest}"
     )
-    yield f"{summary.records} records, {summary.appraisals} appraisals"
+    yield f"{_counted(summary.records, 'record')}, {_counted(summary.appraisals, 'appraisal')}"
     if not summary.records:
         yield "Nothing is on record for that time: this says nothing about the policy."
         return
@@ -62,6 +62,10 @@ def difference_text(policy: PolicyName, differences: Sequence[Difference]) -> It
     if len(different) > MAX_SHOWN:
         yield ""
         yield f"… and {len(different) - MAX_SHOWN} more; --format json has all"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _sorted(differences: Sequence[Difference]) -> list[Difference]:
