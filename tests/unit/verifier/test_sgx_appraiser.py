@@ -1,12 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.appraisal import IDENTITY, store_of
-from support.intel import AUTHORITY, SGX_COLLATERAL, SGX_TIME, enclave, of_sgx, sgx_quote
+from support.intel import (
+    AUTHORITY,
+    SGX_COLLATERAL,
+    SGX_TIME,
+    SGX_UP_TO_DATE,
+    enclave,
+    of_sgx,
+    sgx_quote,
+    verify_sgx,
+)
 from support.vendor_evidence import CHALLENGE, NOW, UNCHECKED
 from troth.endorsement.intel_corim import sgx_corim
 from troth.errors import ConfigurationError
@@ -17,6 +28,7 @@ from troth.formats.corim.corim import Corim
 from troth.formats.corim.measurement import RawValue
 from troth.testing.intel_quotes import SimulatedEnclave
 from troth.verifier.finding import Finding
+from troth.verifier.policy import AppraisalPolicy
 from troth.verifier.result import AssuranceTier, AttestationResult
 from troth.verifier.verifier import Verifier
 
@@ -186,6 +198,39 @@ def test_a_real_enclave_needs_hardening_and_configuration() -> None:
     assert (vector(result).hardware, vector(result).configuration) == (32, 32)
     assert "INTEL-SA-00289" in finding(result, "tcb_status").actual
     assert finding(result, "sgxtcbcomponents[6]").severity == "warning"
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "schemes" / "sgx.md"
+
+
+@pytest.mark.parametrize(
+    ("advisory", "status"),
+    [("INTEL-SA-00334", TrustTier.AFFIRMING), ("INTEL-SA-09999", TrustTier.WARNING)],
+)
+def test_the_documented_policy_takes_hardening_for_known_advisories(
+    advisory: str, status: TrustTier
+) -> None:
+    (text,) = re.findall(r"```rego\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    policy = AppraisalPolicy.from_text(text, name="hardening.rego")
+    assert policy.lint() == []
+    advised = {**SGX_UP_TO_DATE, "tcbStatus": "SWHardeningNeeded", "advisoryIDs": [advisory]}
+    collateral = Collateral(AUTHORITY.collateral("SGX", [advised]))
+    result = appraise(None, by_enclave(), policy=policy, collateral=collateral)
+    assert result.status is status
+
+
+def test_every_claim_of_an_enclave_is_documented() -> None:
+    (claims_set,) = verify_sgx(enclave().attest(CHALLENGE)).claims_sets
+    table = PAGE.read_text("utf-8").partition("## Claims")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    of_the_platform = {"fmspc", "ppid", "qvl_objection"}
+    own = {
+        name
+        for name in claims_set.claims
+        if name not in of_the_platform and not name.startswith(("tcb_", "collateral_"))
+    }
+    assert documented == own
 
 
 def test_a_corim_without_anything_in_it_is_not_made() -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from support.intel import (
     of_2026,
     tdx_collateral,
     trust_domain,
+    verify_tdx,
 )
 from support.vectors import vectors
 from support.vendor_evidence import CHALLENGE, NOW, UNCHECKED
@@ -360,6 +363,37 @@ def test_a_root_from_a_corim_counts_and_another_does_not() -> None:
     assert appraise(None, corim()).status is TrustTier.AFFIRMING
     with pytest.raises(Exception, match="no trust anchor"):
         appraise(None, corim(roots=[]))
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "schemes" / "tdx.md"
+
+
+def test_the_documented_policy_takes_an_older_platform_and_nothing_worse() -> None:
+    (text,) = re.findall(r"```rego\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    policy = AppraisalPolicy.from_text(text, name="older.rego")
+    assert policy.lint() == []
+    assert appraise(policy=policy).status is TrustTier.AFFIRMING
+    older = AUTHORITY.platform(cpu_svn=(2, 3, 2, 2, 4, 1, 0, 5))
+    result = appraise(trust_domain(platform=older), policy=policy)
+    assert (vector(result).hardware, result.status) == (32, TrustTier.WARNING)
+    for worse in (
+        trust_domain(platform=AUTHORITY.platform(cpu_svn=(1,))),
+        trust_domain(platform=older, fields={"td_attributes": b"\1\0\0\x10"}),
+    ):
+        assert appraise(worse, policy=policy).status is TrustTier.CONTRAINDICATED
+
+
+def test_every_claim_is_documented() -> None:
+    (claims_set,) = verify_tdx(trust_domain().attest(CHALLENGE)).claims_sets
+    table = PAGE.read_text("utf-8").partition("## Claims")[2].partition("\n## ")[0]
+    rows = re.findall(
+        r"^\| (`[^|]+) \|", table.replace("`rtmr0` … `rtmr3`", _RTMR_NAMES), re.MULTILINE
+    )
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert documented == set(claims_set.claims)
+
+
+_RTMR_NAMES = ", ".join(f"`rtmr{index}`" for index in range(4))
 
 
 def real(name: str, documents: dict[str, bytes], now: Any) -> AttestationResult:
