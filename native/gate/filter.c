@@ -168,8 +168,8 @@ static void past_deadline(struct gate *g) {
 HOOK(void, network_filter_scheduled)(void *filter, const void *module, uint64_t event) {
     struct gate *g = (struct gate *)module;
     (void)event;
-    bool lost, due, was_open = g->open;
-    struct bytes inbox = link_take(g, &lost, &due);
+    bool lost, was_open = g->open;
+    struct bytes inbox = link_take(g, &lost);
     struct span rest = {inbox.data, inbox.size};
     struct frame f;
     const char *why;
@@ -181,7 +181,7 @@ HOOK(void, network_filter_scheduled)(void *filter, const void *module, uint64_t 
     if (!is_over(g)) to_peer(g);
     if (!is_over(g) && !was_open && g->decided && g->wire.open) open_now(g, true);
     if (lost) fail(g, UNAVAILABLE, TELL_UNAVAILABLE, "no link to the agent");
-    if (due && !g->finished) past_deadline(g);
+    if (!g->finished && g->deadline != 0 && g->deadline <= now()) past_deadline(g);
     if (!was_open && flows(g)) ENVOY(filter_continue_reading)(filter);
 }
 
@@ -284,6 +284,7 @@ HOOK(const void *, network_filter_new)(const void *config, void *filter) {
     g->config = (struct config *)config;
     g->filter = filter;
     g->created = now();
+    g->deadline = g->created + g->config->exchange;
     g->scheduler = ENVOY(filter_scheduler_new)(filter);
     return g;
 }

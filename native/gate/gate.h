@@ -107,7 +107,7 @@ struct gate {
     // The worker's own.
     struct wire wire;
     struct bytes out;  // collected for the peer
-    uint64_t created, admitted_until;
+    uint64_t created, deadline, admitted_until;  // deadline: when to be woken; 0: never
     uint32_t sent, records;
     enum reason reason;
     uint8_t peer_class;
@@ -125,5 +125,5 @@ void link_unregister(struct gate *g, enum reason reason);
 bool link_send(struct gate *g, struct bytes *frames, bool opens);  // empties frames
 void link_deadline(struct gate *g, uint64_t at);                   // 0: none
 void link_admit(struct gate *g, uint64_t until, const struct span *context);
-struct bytes link_take(struct gate *g, bool *lost, bool *due);  // whole frames
+struct bytes link_take(struct gate *g, bool *lost);  // whole frames
 #endif

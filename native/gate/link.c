@@ -138,7 +138,7 @@ bool link_register(struct gate *g) {
         struct slot *slot = &l->slots[index];
         l->first_free = slot->next_free;
         slot->gate = g;
-        slot->deadline = g->created + g->config->exchange;
+        slot->deadline = g->deadline;
         atomic_fetch_add(&g->references, 1);
         g->id = (uint64_t)slot->generation << 32 | index;
     }
@@ -163,6 +163,7 @@ void link_unregister(struct gate *g, enum reason reason) {
 
 void link_deadline(struct gate *g, uint64_t at) {
     struct link *l = g->config->link;
+    g->deadline = at;
     pthread_mutex_lock(&l->lock);
     if (g->id != 0) slot_of(l, g->id)->deadline = at;
     pthread_mutex_unlock(&l->lock);
@@ -179,16 +180,13 @@ void link_admit(struct gate *g, uint64_t until, const struct span *context) {
     pthread_mutex_unlock(&g->config->link->lock);
 }
 
-struct bytes link_take(struct gate *g, bool *lost, bool *due) {
-    struct link *l = g->config->link;
-    pthread_mutex_lock(&l->lock);
+struct bytes link_take(struct gate *g, bool *lost) {
+    pthread_mutex_lock(&g->config->link->lock);
     struct bytes inbox = g->inbox;
     g->inbox = (struct bytes){0};
     g->pending = false;
     *lost = g->lost;
-    uint64_t deadline = g->id != 0 ? slot_of(l, g->id)->deadline : 0;
-    *due = deadline != 0 && deadline <= now();
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&g->config->link->lock);
     return inbox;
 }
 
