@@ -18,7 +18,7 @@ from cryptography import x509
 
 __all__ = ["Swtpm", "started_swtpm"]
 
-_PROGRAMS = ("swtpm", "swtpm_setup", "tpm2")
+_PROGRAMS = ("swtpm", "swtpm_setup", "swtpm_localca", "tpm2")
 _PATIENCE_SECONDS = 20.0
 
 
@@ -126,7 +126,7 @@ def _manufacture(folder: Path) -> None:
         "--platform-manufacturer test\n--platform-version 1\n--platform-model test\n"
     )
     (folder / "setup.conf").write_text(
-        "create_certs_tool = /usr/bin/swtpm_localca\n"
+        f"create_certs_tool = {shutil.which('swtpm_localca')}\n"
         f"create_certs_tool_config = {folder}/localca.conf\n"
         f"create_certs_tool_options = {folder}/localca.options\n"
     )

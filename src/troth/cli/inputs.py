@@ -34,7 +34,7 @@ __all__ = [
     "read_operator_file",
 ]
 
-MAX_EVIDENCE_BYTES: Final = 1_048_576
+MAX_EVIDENCE_BYTES: Final = 4_194_304
 """Octets that a command reads of one piece of Evidence. Each scheme has its own, lower limit."""
 
 _RFC3339 = re.compile(

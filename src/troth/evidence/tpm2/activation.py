@@ -281,7 +281,7 @@ def verify_endorsement_key(
         load_certificate(each, format="certificate of the EK") for each in request.certificates
     ]
     root = verify_endorsement_certificate(
-        chain, trust_anchors.certificates("tpm2"), now=context.time
+        chain, trust_anchors.certificates("tpm2"), context=context
     )
     if _certified_thumbprint(chain[0]) != key.thumbprint:
         raise BindingError("the certificate is not the endorsement key's")

@@ -8,13 +8,15 @@ Device Identity and Attestation", version 1.0, section 8; RFC 5280 section 6.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Final
 
 from cryptography import x509
 from cryptography.x509 import verification
 
 from troth.errors import ChainError
+from troth.evidence.certificates import VendorDocuments
+from troth.evidence.context import VerificationContext
 
 __all__ = ["verify_attestation_certificate", "verify_endorsement_certificate"]
 
@@ -24,7 +26,10 @@ _AK_CERTIFICATE: Final = x509.ObjectIdentifier("2.23.133.8.3")
 
 
 def verify_attestation_certificate(
-    chain: Sequence[x509.Certificate], roots: Iterable[x509.Certificate], *, now: datetime
+    chain: Sequence[x509.Certificate],
+    roots: Iterable[x509.Certificate],
+    *,
+    context: VerificationContext,
 ) -> x509.Certificate:
     """Verify that one of `roots` vouches for the attestation key of `chain[0]`; return that root.
 
@@ -35,12 +40,12 @@ def verify_attestation_certificate(
     Args:
         chain: leaf first, then intermediates in any order.
         roots: certification authorities for attestation keys.
-        now: when the certificates must be valid.
+        context: when the certificates must be valid, and collateral with more intermediates.
 
     Raises:
         ChainError: no valid path, or the leaf is not for an attestation key.
     """
-    root = _verify(chain, roots, now=now, what="attestation key")
+    root = _verify(chain, roots, context, "attestation key")
     # Google names attestation keys by the purpose of endorsement keys; the usage tells them apart.
     purposes = (_AK_CERTIFICATE, _EK_CERTIFICATE)
     _check_leaf(chain[0], purposes, "attestation key", ("digital_signature",))
@@ -48,7 +53,10 @@ def verify_attestation_certificate(
 
 
 def verify_endorsement_certificate(
-    chain: Sequence[x509.Certificate], roots: Iterable[x509.Certificate], *, now: datetime
+    chain: Sequence[x509.Certificate],
+    roots: Iterable[x509.Certificate],
+    *,
+    context: VerificationContext,
 ) -> x509.Certificate:
     """Verify that one of `roots` vouches for the endorsement key of `chain[0]`; return that root.
 
@@ -57,7 +65,7 @@ def verify_endorsement_certificate(
     Raises:
         ChainError: no valid path, or the leaf is not for an endorsement key.
     """
-    root = _verify(chain, roots, now=now, what="endorsement key")
+    root = _verify(chain, roots, context, "endorsement key")
     _check_leaf(
         chain[0], (_EK_CERTIFICATE,), "endorsement key", ("key_encipherment", "key_agreement")
     )
@@ -67,8 +75,7 @@ def verify_endorsement_certificate(
 def _verify(
     chain: Sequence[x509.Certificate],
     roots: Iterable[x509.Certificate],
-    *,
-    now: datetime,
+    context: VerificationContext,
     what: str,
 ) -> x509.Certificate:
     anchors = list(roots)
@@ -81,13 +88,16 @@ def _verify(
     verifier = (
         verification.PolicyBuilder()
         .store(verification.Store(anchors))
-        .time(now.astimezone(UTC))
+        .time(context.time.astimezone(UTC))
         .max_chain_depth(_MAX_INTERMEDIATES)
         .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
         .build_client_verifier()
     )
+    documents = VendorDocuments()
+    documents.add_collateral(context.collateral)
+    more = [each.certificate for each in documents.certificates]
     try:
-        path = verifier.verify(chain[0], list(chain[1:])).chain
+        path = verifier.verify(chain[0], [*chain[1:], *more]).chain
     except (verification.VerificationError, ValueError, x509.DuplicateExtension) as exc:
         raise ChainError(
             f"no valid path from the {what}'s certificate to a trusted root: {exc}",

@@ -218,7 +218,7 @@ def _verify_certified(
     context: VerificationContext,
 ) -> _Signer:
     root = verify_attestation_certificate(
-        evidence.certificates, trust_anchors.certificates("tpm2"), now=context.time
+        evidence.certificates, trust_anchors.certificates("tpm2"), context=context
     )
     _Quote(evidence).verify(key, algorithms=())
     own = thumbprint(key)

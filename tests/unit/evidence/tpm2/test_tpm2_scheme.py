@@ -35,7 +35,7 @@ from troth.errors import (
     FreshnessError,
     SignatureError,
 )
-from troth.evidence.context import VerificationContext
+from troth.evidence.context import Collateral, VerificationContext
 from troth.evidence.evidence import NonceMatched, Unchecked
 from troth.evidence.tpm2 import SCHEME, Tpm2Scheme
 from troth.evidence.tpm2.measurements import VerifiedQuote
@@ -451,6 +451,17 @@ class TestCertificates:
         assert verify(self.evidence(tpm, *chain), anchors, context=CONTEXT)
         with pytest.raises(ChainError, match="no valid path"):
             verify(self.evidence(tpm, chain[0]), anchors, context=CONTEXT)
+
+    def test_intermediates_may_be_in_the_collateral(self) -> None:
+        tpm = SoftwareTpm()
+        issuer = signing(subject="issuer", uris=())
+        data = self.evidence(tpm, sign(self.leaf(tpm), issuer))
+        documents = {
+            "issuer.pem": sign(issuer, self.ROOT).public_bytes(Encoding.PEM),
+            "notes.txt": b"not a certificate",
+        }
+        context = VerificationContext(now=NOW, collateral=Collateral(documents))
+        assert verify(data, Registered(roots=[sign(self.ROOT)]), context=context)
 
     def test_a_registered_key_needs_no_path(self) -> None:
         tpm = SoftwareTpm()

@@ -164,7 +164,7 @@ def test_googles_current_certificates_lead_to_googles_current_root() -> None:
         certificate("gcp_ek_ak_ca_intermediate_v3.crt"),
     ]
     root = certificate("gcp_ek_ak_ca_root.crt")
-    assert verify_attestation_certificate(chain, [root], now=NOW) == root
+    assert verify_attestation_certificate(chain, [root], context=CONTEXT) == root
 
 
 def test_a_changed_event_of_the_vector_is_noticed() -> None:
