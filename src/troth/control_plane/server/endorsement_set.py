@@ -93,8 +93,9 @@ class EndorsementSet:
         self._registry = registry
         self._keys = tuple(keys)
         self._store = EndorsementStore()
-        # What of the registry is in the store: digests of CoRIMs, and withdrawn parts.
-        self._corims: dict[str, str] = {}
+        # What of the registry is in the store: digests of CoRIMs with the time at which each was
+        # provisioned, which another has where it was withdrawn and came back; and withdrawn parts.
+        self._corims: dict[str, datetime] = {}
         self._retiring: set[str] = set()
         self._withdrawn: set[str] = set()
         self.epoch = 0
@@ -150,7 +151,8 @@ class EndorsementSet:
         epoch = self._registry.epoch
         rows = self._registry.corims()
         for row in rows:
-            if row.digest in self._corims and not _is_held(row, now):
+            known = self._corims.get(row.digest)
+            if known is not None and (known != row.provisioned_at or not _is_held(row, now)):
                 self._drop(row, now=now)
         for row in rows:
             if _is_held(row, now):
@@ -171,7 +173,7 @@ class EndorsementSet:
                 scheme=row.scheme,
                 reinstate=True,
             )
-            self._corims[row.digest] = row.id
+            self._corims[row.digest] = row.provisioned_at
         if row.retires_at is not None and row.digest not in self._retiring:
             self._store.retire(row.id, until=row.retires_at, now=now)
             self._retiring.add(row.digest)
@@ -352,7 +354,7 @@ class EndorsementSet:
         provisioned = self._store.provision(
             given.corim, now=now, source=given.source, scheme=given.scheme, reinstate=True
         )
-        self._corims[digest] = identifier
+        self._corims[digest] = now
         self._withdrawn.update(withdraws)
         self.epoch = epoch
         return provisioned

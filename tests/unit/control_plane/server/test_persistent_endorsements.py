@@ -127,6 +127,21 @@ def test_what_was_withdrawn_of_a_corim_does_not_concern_new_content_of_its_id(
     assert names(kept) == {"bl3", "prot"}
 
 
+def test_another_server_takes_over_what_was_withdrawn_and_came_back(registry: SqlRegistry) -> None:
+    first, second = (opened(registry, PersistentEndorsements) for _ in range(2))
+    first.provision(good_corim(), now=NOW, source="a")
+    assert second._set.look(now=NOW)
+    first.withdraw("good/good:state#0", now=NOW)
+    assert second._set.look(now=NOW)
+    assert names(second) == {"prot"}
+    first.withdraw("good", now=NOW)
+    first.provision(good_corim(), now=NOW + DAY, source="a", reinstate=True)
+    assert second._set.look(now=NOW + DAY)
+    assert names(second, NOW + DAY) == {"bl2", "prot"}
+    assert second.snapshot(NOW + DAY).epoch == first.snapshot(NOW + DAY).epoch
+    assert not second._set.look(now=NOW + DAY)
+
+
 def test_the_end_of_an_overlap_is_the_end_after_a_restart_too(registry: SqlRegistry) -> None:
     kept = opened(registry)
     kept.provision(good_corim(), now=NOW, source="a")
