@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,18 @@ async def _serve(config: ServerConfig) -> None:
     from troth.adapters.bundle_endpoint import HttpsBundleFetcher  # noqa: PLC0415
     from troth.adapters.registry.sql_registry import SqlRegistry  # noqa: PLC0415
     from troth.adapters.rego_worker import WorkerEvaluator  # noqa: PLC0415
+    from troth.cli.other_services import (  # noqa: PLC0415
+        coserv_upstream,
+        fetching,
+        remote_verifier,
+    )
     from troth.control_plane.server.serve import database_url, serve  # noqa: PLC0415
 
     roots = config.federation.web_roots
-    with WorkerEvaluator() as evaluator:
+    with ExitStack() as stack:
+        upstream = coserv_upstream(stack, config.coserv, config.directory)
+        background = remote_verifier(stack, config.verifier.remote) or fetching(upstream)
+        evaluator = stack.enter_context(WorkerEvaluator())
         await asyncio.to_thread(evaluator.warm_up)
         await serve(
             config,
@@ -65,5 +74,7 @@ async def _serve(config: ServerConfig) -> None:
             ready=click.echo,
             stop=asyncio.Event(),
             evaluator=evaluator,
+            background=background,
+            upstream=upstream,
             fetcher=HttpsBundleFetcher(Path(roots) if roots else None),
         )

@@ -15,12 +15,9 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from troth.adapters.coserv_client import CoservClient
     from troth.adapters.verifier_share import VerifierShare
     from troth.control_plane.verification.config import VerifierConfig
-    from troth.verifier.background_check import BackgroundCheck
     from troth.verifier.rego import RegoEvaluator
-    from troth.verifier.verifier import Verifier
 
 __all__ = ["verifier"]
 
@@ -118,50 +115,19 @@ def _ports(
     evaluator: RegoEvaluator,
     registry: Callable[[], Any],
 ) -> Any:  # noqa: ANN401 - imported late
+    from troth.cli.other_services import coserv_upstream, fetching  # noqa: PLC0415
     from troth.control_plane.verification.serve import VerifierPorts  # noqa: PLC0415
 
-    upstream = _upstream(config)
-    if upstream is not None:
-        stack.callback(upstream.close)
+    upstream = coserv_upstream(stack, config.coserv, config.directory)
     return VerifierPorts(
         registry=registry,
         book=share.book,
         session_key=share.session_key,
         board=share.board,
         evaluator=evaluator,
-        background=_background(upstream),
+        background=fetching(upstream),
         upstream=upstream,
     )
-
-
-def _upstream(config: VerifierConfig) -> CoservClient | None:
-    section = config.coserv
-    if not section.upstream:
-        return None
-    from troth.adapters.bounded_http import tls_context  # noqa: PLC0415
-    from troth.adapters.coserv_client import CoservClient  # noqa: PLC0415
-    from troth.control_plane.configured_files import configured_keys  # noqa: PLC0415
-
-    return CoservClient(
-        section.upstream,
-        keys=configured_keys(section.upstream_keys, key="coserv.upstream_keys"),
-        directory=config.directory / "coserv",
-        tls=tls_context(section.upstream_ca, key="coserv.upstream_ca"),
-        timeout_seconds=section.upstream_seconds,
-        max_kept=section.cached_answers,
-    )
-
-
-def _background(upstream: CoservClient | None) -> Callable[[Verifier], BackgroundCheck]:
-    if upstream is None:
-        return lambda verifier: verifier
-    from troth.adapters.coserv_endorsements import (  # noqa: PLC0415
-        FetchedEndorsements,
-        FetchingVerifier,
-    )
-
-    fetched = FetchedEndorsements(upstream)
-    return lambda verifier: FetchingVerifier(verifier, fetched)
 
 
 async def _supervise(config: VerifierConfig, config_path: Path, log_level: str) -> None:

@@ -41,7 +41,7 @@ from troth.control_plane.server.rate_limit import Rate, RateLimiter
 from troth.control_plane.server.standard_routes import EmbeddedApis, embedded_apis
 from troth.control_plane.server.tls import SVID_FILE, ServerTls
 from troth.control_plane.server.trust_upkeep import TrustUpkeep
-from troth.control_plane.server.worker import Worker
+from troth.control_plane.server.worker import COMPUTING_THREADS, WAITING_THREADS, Worker
 from troth.control_plane.server.workloads import Workloads
 from troth.control_plane.verification.coserv_routes import CoservUpstream
 from troth.errors import ConfigurationError, ConflictError, TrothError, UnavailableError
@@ -59,7 +59,6 @@ from troth.verifier.verifier import Verifier
 __all__ = ["RunningServer", "database_url", "running_server", "serve"]
 
 _LOG = logging.getLogger(__name__)
-_APPRAISAL_THREADS = 2
 _OPERATOR_CONNECTIONS = 64
 _REPLAYS_WAITING = 4
 _BUNDLE_FILE = "bundle.pem"
@@ -222,7 +221,10 @@ async def _compose(
     limits, lifetimes = config.limits, config.tier_lifetimes()
     waiting = limits.appraisals_waiting
     registry_worker = Worker("registry", threads=1, max_waiting=waiting)
-    appraisal_worker = Worker("Verifier", threads=_APPRAISAL_THREADS, max_waiting=waiting)
+    waits = bool(config.verifier.remote.kind or config.coserv.upstream)
+    appraisal_worker = Worker(
+        "Verifier", threads=WAITING_THREADS if waits else COMPUTING_THREADS, max_waiting=waiting
+    )
     stack.push_async_callback(registry_worker.close)
     stack.push_async_callback(appraisal_worker.close)
     policies = load_policies(config.verifier)

@@ -18,7 +18,7 @@ from troth.control_plane.server.config import ServerConfig
 from troth.control_plane.server.endorsement_set import EndorsementSet
 from troth.control_plane.server.keys import ServerKeys
 from troth.control_plane.server.operators import Operators
-from troth.control_plane.server.worker import Worker
+from troth.control_plane.server.worker import WAITING_THREADS, Worker
 from troth.control_plane.verification.apis import ApiNeeds, StandardApis, standard_apis
 from troth.control_plane.verification.coserv_routes import CoservUpstream
 from troth.control_plane.verification.metrics import VerificationMetrics
@@ -84,8 +84,11 @@ def embedded_apis(
     book = MemorySessionBook(keep=config.challenge_response.kept_results)
     metrics = VerificationMetrics(registry)
     waiting = config.limits.appraisals_waiting
-    appraising = Worker("verification", threads=1, max_waiting=waiting)
-    querying = Worker("CoSERV", threads=1, max_waiting=waiting)
+    elsewhere = bool(config.verifier.remote.kind or config.coserv.upstream)
+    appraising = Worker(
+        "verification", threads=WAITING_THREADS if elsewhere else 1, max_waiting=waiting
+    )
+    querying = Worker("CoSERV", threads=WAITING_THREADS if upstream else 1, max_waiting=waiting)
 
     async def provision(data: bytes, source: str, actor: str) -> Provisioned:
         return await operators.provision(data, source=source, actor=actor)

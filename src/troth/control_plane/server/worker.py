@@ -14,11 +14,16 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from troth.errors import UnavailableError
 
-__all__ = ["Worker"]
+__all__ = ["COMPUTING_THREADS", "WAITING_THREADS", "Worker"]
+
+COMPUTING_THREADS: Final = 2
+"""For appraisals: one may wait for a policy's process while the other verifies."""
+WAITING_THREADS: Final = 16
+"""For calls that mostly wait for another service's answer."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

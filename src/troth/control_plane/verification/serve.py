@@ -28,7 +28,7 @@ from troth.control_plane.configured_files import (
 from troth.control_plane.key_files import make_private_directory
 from troth.control_plane.result_keys import ResultKeys
 from troth.control_plane.server.http_server import HttpServer, bind_tcp, bind_unix, own_uids
-from troth.control_plane.server.worker import Worker
+from troth.control_plane.server.worker import COMPUTING_THREADS, WAITING_THREADS, Worker
 from troth.control_plane.verification.apis import ApiNeeds, standard_apis
 from troth.control_plane.verification.app import (
     VerifierParts,
@@ -54,8 +54,6 @@ from troth.verifier.verifier import Verifier
 __all__ = ["RunningVerifier", "VerifierPorts", "database_url", "running_verifier", "serve_verifier"]
 
 _LOG = logging.getLogger(__name__)
-_APPRAISAL_THREADS: Final = 2
-"""One may wait for a policy's process while the other verifies."""
 _OPERATOR_CONNECTIONS: Final = 64
 _SWEEP_SECONDS: Final = 1.0
 _PRUNE_SECONDS: Final = 10.0
@@ -195,9 +193,12 @@ async def _compose(
     registry = ports.registry()
     stack.callback(registry.close)
     waiting = config.appraisals_waiting
-    appraising = Worker("Verifier", threads=_APPRAISAL_THREADS, max_waiting=waiting)
+    waits = bool(config.coserv.upstream)
+    appraising = Worker(
+        "Verifier", threads=WAITING_THREADS if waits else COMPUTING_THREADS, max_waiting=waiting
+    )
     endorsing = Worker("Endorsements", threads=1, max_waiting=waiting)
-    querying = Worker("CoSERV", threads=1, max_waiting=waiting)
+    querying = Worker("CoSERV", threads=WAITING_THREADS if waits else 1, max_waiting=waiting)
     for worker in (appraising, endorsing, querying):
         stack.push_async_callback(worker.close)
     if config.allow_simulator or config.allow_test_keys:
