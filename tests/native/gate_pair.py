@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import ssl
 import tempfile
 from collections import Counter
@@ -269,6 +270,7 @@ async def gate_pair(module: Path, binary: Path, *, workers: int = 2) -> AsyncIte
     names = ["tcp", "hello", "small", "one", "open", "h1", "h2", "foreign", "s_tcp", "s_hello"]
     names += ["s_small", "s_one", "s_open", "s_open_hello", "s_late", "s_raw", "s_http"]
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
         ports = stack.enter_context(reserved_ports(len(names)))
         pair = GatePair(
             directory=directory,
