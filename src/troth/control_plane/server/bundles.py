@@ -13,6 +13,8 @@ from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from troth.control_plane.server.authorities import Authorities
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.identity.spiffe_id import TrustDomain
@@ -78,7 +80,7 @@ class ServerBundles:
             UnavailableError: the registry or the keys cannot be used.
         """
         plain = self._authorities.bundle(now)
-        digest = hashlib.sha256(plain.encode()).hexdigest()
+        digest = _digest(plain)
         if digest == self._digest and registry.bundles_revision() == self._revision:
             return False
         sequence = registry.number_own_bundle(digest)
@@ -105,3 +107,13 @@ class ServerBundles:
     def announce(self, hub: FeedHub) -> None:
         """Tell every agent."""
         hub.announce(self.message())
+
+
+def _digest(bundle: TrustBundle) -> str:
+    """Name the set of keys: which of them issues now is no business of who verifies."""
+    keys = [each.public_bytes(Encoding.DER) for each in bundle.x509_authorities]
+    keys += [each.key_id.encode() for each in bundle.jwt_authorities]
+    whole = hashlib.sha256()
+    for key in sorted(hashlib.sha256(key).digest() for key in keys):
+        whole.update(key)
+    return whole.hexdigest()
