@@ -60,6 +60,8 @@ def load_policies(section: VerifierSection) -> PolicySet:
         ConfigurationError: one cannot be read, or would contraindicate everything; or the
             settings contradict each other.
     """
+    if section.remote.kind:
+        _check_remote(section)
     policy = _policy(section.policy, "verifier.policy")
     if section.mode == "enforce":
         audited = _policy(section.audit_policy, "verifier.audit_policy")
@@ -90,6 +92,23 @@ def load_policies(section: VerifierSection) -> PolicySet:
         candidate=policy,
         candidate_source=section.policy,
     )
+
+
+def _check_remote(section: VerifierSection) -> None:
+    """Refuse settings about our policies where another Verifier's decide: they would do nothing."""
+    ours = {
+        "policy": section.policy,
+        "audit_policy": section.audit_policy,
+        "mode": "" if section.mode == "enforce" else section.mode,
+    }
+    for name, value in ours.items():
+        if value:
+            raise ConfigurationError(
+                source="server configuration",
+                key=f"verifier.{name}",
+                value=value,
+                accepted="nothing beside verifier.remote: its own policies decide there",
+            )
 
 
 def _policy(name: str, key: str) -> AppraisalPolicy | None:

@@ -13,6 +13,7 @@ from support.server_world import DOMAIN, World, join_body, new_key, open_session
 from troth.adapters.server_client import RefusedByServerError
 from troth.control_plane.server.config import LimitSection, VerifierSection
 from troth.control_plane.server.policy_set import load_policies
+from troth.control_plane.server.remote_config import RemoteSection
 from troth.errors import ConfigurationError
 from troth.evidence.simulator import SimulatedPlatform
 from troth.formats.base64url import decode_base64url
@@ -24,6 +25,8 @@ from troth.verifier.policy import MAX_POLICY_BYTES, AppraisalPolicy
 HEAD = "package troth.appraisal\nimport rego.v1\n"
 STRICT = HEAD + 'findings contains {"claim": "site", "expected": "one", "actual": "none"}\n'
 LOOSE = HEAD + 'vector := {"executables": "approved_rt", "hardware": 2}\n'
+
+REMOTE = RemoteSection(kind="veraison", url="https://verifier.example", result_keys=["keys.json"])
 
 
 @pytest.fixture
@@ -301,6 +304,9 @@ async def test_the_end_of_mode_audit_is_a_new_epoch_and_refuses_at_the_next_rene
         ({"mode": "audit"}, "verifier.mode"),
         ({"mode": "audit", "policy": STRICT, "audit_policy": LOOSE}, "verifier.audit_policy"),
         ({"audit_policy": HEAD + "status := no_such_variable\n"}, ""),
+        ({"policy": STRICT, "remote": REMOTE}, "verifier.policy"),
+        ({"audit_policy": STRICT, "remote": REMOTE}, "verifier.audit_policy"),
+        ({"mode": "audit", "remote": REMOTE}, "verifier.mode"),
     ],
 )
 def test_settings_that_contradict_each_other_stop_the_start(
