@@ -14,6 +14,7 @@ import msgspec
 from troth.cli.inputs import printable
 from troth.cli.operators import ask_server
 from troth.cli.verdict_text import finding_lines, status_word
+from troth.errors import ConflictError
 from troth.mesh.node import NodeState, Reason
 from troth.mesh.node_record import ResultSummary
 from troth.mesh.registry import JoinRefusal
@@ -98,10 +99,17 @@ def record_text(record_id: str, socket: str) -> Iterator[str]:
 
 
 def _fetch(record_id: str, socket: str) -> _Record:
-    if _REFUSAL.fullmatch(record_id):
-        refusal = ask_server(socket, f"/v1/refusals/{record_id}", kind=JoinRefusal)
-        return _Record(refusal=refusal)
-    node = ask_server(socket, f"/v1/nodes/{record_id}", kind=_Node)
+    try:
+        if _REFUSAL.fullmatch(record_id):
+            refusal = ask_server(socket, f"/v1/refusals/{record_id}", kind=JoinRefusal)
+            return _Record(refusal=refusal)
+        node = ask_server(socket, f"/v1/nodes/{record_id}", kind=_Node)
+    except ConflictError as exc:
+        raise ConflictError(
+            f"the server at {socket} has nothing on record under {record_id}",
+            remedy="Is it the server that the node joined? It keeps the newest "
+            "limits.kept_refusals refusals.",
+        ) from exc
     refusals = ask_server(
         socket, "/v1/refusals", kind=tuple[JoinRefusal, ...], limit=_NEWEST_REFUSALS
     )

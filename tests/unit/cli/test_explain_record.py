@@ -141,6 +141,7 @@ async def test_an_id_that_nobody_knows_is_refused(setting: Setting) -> None:
         for record_id in ("r" + "0" * 16, "n" + "0" * 20):
             ran = await setting.explain(record_id)
             assert (ran.status, ran.out) == (2, "")
+            assert f"nothing on record under {record_id}" in ran.err
 
 
 async def test_a_file_of_that_name_goes_first(
