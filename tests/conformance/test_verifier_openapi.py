@@ -25,6 +25,7 @@ from support.schemathesis_runs import TOKEN, check_operation
 from support.server_thread import in_own_thread
 from support.verifier_world import VerifierWorld, verifier_world
 from troth.control_plane.openapi import Answer, Operation, openapi_route
+from troth.control_plane.verification.app import create_verifier_admin_app
 from troth.control_plane.verification.sections import (
     ChallengeResponseSection,
     CoservSection,
@@ -43,6 +44,7 @@ PLENTY: dict[str, Any] = {
 
 @asynccontextmanager
 async def _verifier() -> AsyncIterator[VerifierWorld]:
+    """Serve both applications; operators are asked by plain HTTP as well."""
     async with verifier_world() as world:
         world.endorse(SimulatedPlatform.create(PsaOptions(), random=os.urandom))
         client = ProvisionerSection(
@@ -54,7 +56,10 @@ async def _verifier() -> AsyncIterator[VerifierWorld]:
             "provisioning": ProvisioningSection(clients=[client], **PLENTY),
             "public_metrics": True,
         }
-        async with world.serve():
+        async with (
+            world.serve() as running,
+            served(create_verifier_admin_app(running.parts)) as world.operators_url,
+        ):
             yield world
 
 
@@ -77,6 +82,15 @@ def test_every_answer_is_one_that_the_document_names(
     # Its own source is nothing that schemathesis asks for.
     expected = {f"{method} {path}" for method, path in SERVED} - {"GET /openapi.json"}
     assert operations.keys() == expected
+    for operation in operations.values():
+        check_operation(operation, mode)
+
+
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda each: each.value)
+def test_so_it_is_for_operators(world: VerifierWorld, mode: schemathesis.GenerationMode) -> None:
+    document = schemathesis.openapi.from_url(f"{world.operators_url}/openapi.json")
+    operations = {each.ok().label: each.ok() for each in document.get_all_operations()}
+    assert {f"{method} {path}" for method, path in OPERATORS} == operations.keys()
     for operation in operations.values():
         check_operation(operation, mode)
 
@@ -109,6 +123,20 @@ def test_the_document_describes_every_route_and_no_other(world: VerifierWorld) -
     assert described == SERVED
 
 
+OPERATORS = {
+    ("GET", "/livez"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("POST", "/endorsement-provisioning/v1/submit"),
+    ("GET", "/.well-known/veraison/provisioning"),
+    ("GET", "/v1/corims"),
+    ("POST", "/v1/corims"),
+    ("DELETE", "/v1/corims"),
+    ("GET", "/v1/reference-values"),
+    ("DELETE", "/v1/reference-values"),
+    ("GET", "/.well-known/troth/result-keys"),
+    ("POST", "/v1/result-keys"),
+}
 SERVED = {
     ("GET", "/livez"),
     ("GET", "/readyz"),

@@ -46,6 +46,7 @@ class VerifierWorld:
         self.web: httpx.AsyncClient
         self.operator: httpx.AsyncClient
         self.share: VerifierShare
+        self.operators_url: str
 
     def endorse(self, platform: SimulatedPlatform, name: str = "maker") -> None:
         """Have the platform's values and key provisioned at the start."""

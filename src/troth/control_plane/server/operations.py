@@ -65,7 +65,7 @@ def admin_operations() -> list[Operation]:
         *result_key_operations(),
         rotation_operation(),
         _bundle(),
-        *provisioning_operations(),
+        *provisioning_operations(operators=True),
         *endorsement_operations(withdrawn=WithdrawalOutcome),
         *_nodes(),
         *_entries(),

@@ -71,7 +71,7 @@ def verifier_admin_operations() -> list[Operation]:
     """Return what a Verifier alone serves to its operators."""
     return [
         *health_operations(metrics=True),
-        *provisioning_operations(),
+        *provisioning_operations(operators=True),
         *endorsement_operations(
             withdrawn={
                 "type": "object",
@@ -309,8 +309,9 @@ def _challenge_response(media_types: Sequence[str]) -> list[Operation]:
     ]
 
 
-def provisioning_operations() -> list[Operation]:
-    """Return Veraison's provisioning API."""
+def provisioning_operations(*, operators: bool = False) -> list[Operation]:
+    """Return Veraison's provisioning API, as everybody or as operators see it."""
+    statuses = (400, 406, 413, 415, 503)
     return [
         Operation(
             method="POST",
@@ -320,9 +321,9 @@ def provisioning_operations() -> list[Operation]:
             body=(Content(RIM_CBOR), Content(RIM_COSE)),
             answers=(
                 Answer(status=200, content=(Content(PROVISIONING_JSON, ProvisioningMessage),)),
-                *problems((400, 401, 406, 413, 415, 429, 503), PROBLEM),
+                *problems(statuses if operators else (*statuses, 401, 429), PROBLEM),
             ),
-            authenticated=True,
+            authenticated=not operators,
         ),
         Operation(
             method="GET",
