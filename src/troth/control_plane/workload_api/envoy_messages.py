@@ -45,7 +45,7 @@ _CORE: Final = ProtobufSchema(
         "Node": {
             "id": "1 string",
             "metadata": "3 google.protobuf.Struct",
-            "user_agent_build_version": "7 BuildVersion",
+            "user_agent_build_version": "8 BuildVersion",
         },
         "DataSource": {"inline_bytes": "2 bytes"},
         "TypedExtensionConfig": {"name": "1 string", "typed_config": "2 google.protobuf.Any"},
