@@ -21,6 +21,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import structlog
@@ -30,7 +31,7 @@ from benchmarks.harness import Case, Table, measure
 from troth.formats.ear.result import Ear
 from troth.formats.exported_authenticator import Role
 from troth.testing.lab import Lab, Node
-from troth.tls import AttestationPolicy, open_connection, start_server
+from troth.tls import AttestationPolicy, start_server
 from troth.tls.asyncio.connection import AttestedConnection, ConnectionOptions
 from troth.tls.asyncio.engine import TlsContext, TlsEngine
 from troth.tls.asyncio.streams import connect, connection_options
@@ -129,7 +130,7 @@ class _Plain(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.engine.receive(data)
         if self.opened.done():
-            self.received += len(self.engine.read())
+            self.received += sum(map(len, self.engine.read()))
         elif self.engine.handshake():
             self.opened.set_result(None)
         self.flush()
@@ -307,8 +308,7 @@ def tls() -> list[Table]:
 
 def _forgetful(options: ConnectionOptions) -> ConnectionOptions:
     """Let the judge forget everybody, as if each connection were with a stranger."""
-    options.judge._svids._kept.clear()
-    options.judge._passports._kept.clear()
+    options.judge.forget()
     return options
 
 
@@ -344,9 +344,7 @@ def _connections(bench: _Bench) -> Table:
                 floor=_FLOOR,
             ),
             Case("attested, SVIDs only", attested("svid_only"), floor=_FLOOR),
-            Case(
-                "attested, a passport each way", attested("passport"), floor=_FLOOR, aim=1 / 1.5
-            ),
+            Case("attested, a passport each way", attested("passport"), floor=_FLOOR, aim=1 / 1.5),
             Case(
                 "attested, a passport each way, between strangers",
                 attested("passport", strangers=True),
@@ -362,45 +360,81 @@ def _connections(bench: _Bench) -> Table:
     )
 
 
+async def _over_tcp(
+    bench: _Bench, client: Callable[[], Any], server: Callable[[], Any], stack: AsyncExitStack
+) -> tuple[Any, Any]:
+    """Connect two protocols over loopback; returns them when both are open."""
+    made: list[Any] = []
+
+    def accept() -> Any:
+        made.append(server())
+        return made[0]
+
+    listener = await bench.loop.create_server(accept, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    transport, one = await bench.loop.create_connection(client, "127.0.0.1", port)
+    stack.callback(transport.abort)
+    listener.close()
+    await one.opened
+    await made[0].opened
+    return one, made[0]
+
+
+async def _push(
+    transport: Any, write: Callable[[bytes], None], received: Callable[[], int]
+) -> None:
+    wanted = received() + _BULK
+    for _ in range(_BULK // _CHUNK):
+        write(_DATA)
+        while transport.get_write_buffer_size() > _CHUNK:
+            await asyncio.sleep(0)
+    while received() < wanted:
+        await asyncio.sleep(0)
+
+
+_DATA = os.urandom(_CHUNK)
+
+
 def _throughput(bench: _Bench) -> Table:
     plain = [bench.context(Role.CLIENT, bench.client), bench.context(Role.SERVER, bench.server)]
     stdlib = [bench.stdlib(Role.CLIENT, bench.client), bench.stdlib(Role.SERVER, bench.server)]
     options = [bench.options(role, "passport") for role in (Role.CLIENT, Role.SERVER)]
-    one, other, _ = bench.run(bench.plain(*plain))
-    std_one, std_other, _ = bench.run(bench.by_stdlib(*stdlib))
-    att_one, att_other, _ = bench.run(bench.attested(*options))
-    chunk = os.urandom(_CHUNK)
+    stack = AsyncExitStack()
 
-    async def push(write: Callable[[bytes], None], received: Callable[[], int]) -> None:
-        wanted = received() + _BULK
-        for _ in range(_BULK // _CHUNK):
-            write(chunk)
-        while received() < wanted:
-            await asyncio.sleep(0)
+    def join(client: Callable[[], Any], server: Callable[[], Any]) -> tuple[Any, Any]:
+        ends: tuple[Any, Any] = bench.run(_over_tcp(bench, client, server, stack))
+        return ends
 
+    one, other = join(lambda: _Plain(plain[0]), lambda: _Plain(plain[1]))
+    std_one, std_other = join(
+        lambda: _Stdlib(stdlib[0], server=False), lambda: _Stdlib(stdlib[1], server=True)
+    )
+    att_one, att_other = join(
+        lambda: AttestedConnection(options[0], _Sink), lambda: AttestedConnection(options[1], _Sink)
+    )
+    top, sink = att_one.application.transport, att_other.application
     floor = "1 MiB by pyOpenSSL, in writes of 64 KiB"
-    return measure(
-        "Attested TLS: throughput, both ends (per second: MiB)",
+    table = measure(
+        "Attested TLS: throughput on loopback, both ends in one thread (per second: MiB)",
         [
-            Case(floor, lambda: bench.run(push(one.write, lambda: other.received))),
+            Case(floor, lambda: bench.run(_push(one.transport, one.write, lambda: other.received))),
             Case(
                 "1 MiB by the standard library",
-                lambda: bench.run(push(std_one.write, lambda: std_other.received)),
+                lambda: bench.run(
+                    _push(std_one.transport, std_one.write, lambda: std_other.received)
+                ),
                 floor=floor,
             ),
             Case(
                 "1 MiB on an attested connection",
-                lambda: bench.run(
-                    push(
-                        att_one.application.transport.write,
-                        lambda: att_other.application.received,
-                    )
-                ),
+                lambda: bench.run(_push(top, top.write, lambda: sink.received)),
                 floor=floor,
                 aim=0.97,
             ),
         ],
     )
+    bench.run(stack.aclose())
+    return table
 
 
 def _sizes(bench: _Bench) -> Table:
@@ -458,8 +492,13 @@ def _resident() -> int:
 class _LimitedAttester(_FreeAttester):
     """A device that makes so many quotes a second, one after the other."""
 
+    def __init__(self, platform: Any) -> None:
+        super().__init__(platform)
+        self._device = Lock()
+
     def attest(self, challenge: bytes) -> bytes:
-        time.sleep(1 / _QUOTES_PER_SECOND)
+        with self._device:
+            time.sleep(1 / _QUOTES_PER_SECOND)
         return super().attest(challenge)
 
 
@@ -509,7 +548,7 @@ def _serve(pipe: Any, credentials: Credentials, policy: AttestationPolicy) -> No
     async def main() -> None:
         async with AsyncExitStack() as stack:
             server = await start_server(
-                lambda stream: None, "127.0.0.1", credentials=credentials, policy=policy
+                lambda _: None, "127.0.0.1", credentials=credentials, policy=policy
             )
             await stack.enter_async_context(server)
             pipe.send(server.addresses[0][1])
@@ -540,6 +579,3 @@ async def _call(bench: _Bench, port: int, model: str) -> tuple[float, float]:
     spent = time.monotonic() - begin
     latencies.sort()
     return len(latencies) / spent, latencies[len(latencies) // 2]
-
-
-__all__ = ["open_connection", "tls"]

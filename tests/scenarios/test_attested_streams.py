@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,6 +33,7 @@ from troth.tls.asyncio.streams import connection_options
 from troth.tls.core.binding import BindingKind
 from troth.tls.core.framing import FrameKind, FrameReader
 from troth.tls.core.messages import Message, MessageKind, Verdict, decode_message
+from troth.tls.judge import Judge
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +297,10 @@ async def test_a_refusal_is_a_reason_in_both_logs_and_one_octet_on_the_wire(
                 # From now on this side wants to see the machine itself.
                 driver = stream.connection._driver
                 assert driver is not None
-                driver._options.judge.policy = world.policy(model="background_check")
+                fresh = Judge(
+                    world.policy(model="background_check"), world.bundles, verifier=world.check
+                )
+                driver._options = replace(driver._options, judge=fresh)
                 with pytest.raises(AttestationRefusedError, match="status is"):
                     await stream.reattest()
                 with pytest.raises(ConnectionError):

@@ -151,7 +151,7 @@ class TlsWire(asyncio.Protocol):
                 )
                 self.ready.set_result(None)
             if self.ready.done():
-                for frame in self._frames.feed(self.engine.read()):
+                for frame in self._frames.feed(b"".join(self.engine.read())):
                     if frame.kind is FrameKind.EXCHANGE_END:
                         self._take(decode_message(frame.payload))
                     else:

@@ -18,6 +18,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -138,16 +139,25 @@ def make_request(
 ) -> AuthenticatorRequest:
     """Return a request made by `requester`: type 17 from a client, 13 from a server."""
     kind = _CLIENT_CERTIFICATE_REQUEST if requester is Role.CLIENT else _CERTIFICATE_REQUEST
-    schemes = vector(b"".join(s.to_bytes(2, "big") for s in signature_schemes), 2)
-    body = _SIGNATURE_ALGORITHMS.to_bytes(2, "big") + vector(schemes, 2)
-    for extension, value in extensions.items():
-        body += extension.to_bytes(2, "big") + vector(value, 2)
+    block = _request_block(tuple(signature_schemes), tuple(extensions.items()))
     return AuthenticatorRequest(
         context=context,
         signature_schemes=tuple(signature_schemes),
         extensions=extensions,
-        raw=handshake_message(kind, vector(context, 1) + vector(body, 2)),
+        raw=handshake_message(kind, vector(context, 1) + block),
     )
+
+
+# One requester asks for the same thing on every connection, with another context.
+@lru_cache(maxsize=64)
+def _request_block(
+    schemes: tuple[SignatureScheme, ...], extensions: tuple[tuple[int, bytes], ...]
+) -> bytes:
+    listing = vector(b"".join(scheme.to_bytes(2, "big") for scheme in schemes), 2)
+    body = _SIGNATURE_ALGORITHMS.to_bytes(2, "big") + vector(listing, 2)
+    for extension, value in extensions:
+        body += extension.to_bytes(2, "big") + vector(value, 2)
+    return vector(body, 2)
 
 
 def encode_request(
@@ -182,8 +192,17 @@ def decode_request(data: bytes, requester: Role) -> AuthenticatorRequest:
     )
     reader.finish()
     context = body.vector(1, "certificate_request_context")
-    extensions = _decode_extensions(body.vector(2, "extensions", least=2))
+    block = body.vector(2, "extensions", least=2)
     body.finish()
+    schemes, extensions = _decode_request_block(block)
+    return AuthenticatorRequest(
+        context=context, signature_schemes=schemes, extensions=extensions, raw=data
+    )
+
+
+@lru_cache(maxsize=64)
+def _decode_request_block(block: bytes) -> tuple[tuple[int, ...], Mapping[int, bytes]]:
+    extensions = _decode_extensions(block)
     algorithms = extensions.pop(_SIGNATURE_ALGORITHMS, None)
     if algorithms is None:
         raise DecodeError("signature_algorithms is missing", format="authenticator request")
@@ -192,14 +211,8 @@ def decode_request(data: bytes, requester: Role) -> AuthenticatorRequest:
     listing.finish()
     if len(codes) % 2:
         raise DecodeError("odd number of octets", format="signature_algorithms")
-    return AuthenticatorRequest(
-        context=context,
-        signature_schemes=tuple(
-            int.from_bytes(codes[i : i + 2], "big") for i in range(0, len(codes), 2)
-        ),
-        extensions=extensions,
-        raw=data,
-    )
+    schemes = tuple(int.from_bytes(codes[i : i + 2], "big") for i in range(0, len(codes), 2))
+    return schemes, MappingProxyType(extensions)
 
 
 def certificate_message(
@@ -343,8 +356,19 @@ def _decode_certificate(
     context = reader.vector(1, "certificate_request_context")
     if not hmac.compare_digest(context, request.context):
         raise PeerError("the authenticator answers another request", alert="illegal_parameter")
-    entries = WireReader(reader.vector(3, "certificate_list", least=1), format="Certificate")
+    entries = reader.vector(3, "certificate_list", least=1)
     reader.finish()
+    small = len(entries) <= _REMEMBERED_ENTRIES_OCTETS
+    chain, first = _known_entries(entries) if small else _decode_entries(entries)
+    if unsolicited := first.keys() - request.extensions.keys():
+        raise PeerError(
+            f"extension {min(unsolicited)} was not requested", alert="unsupported_extension"
+        )
+    return chain, first
+
+
+def _decode_entries(data: bytes) -> tuple[tuple[bytes, ...], Mapping[int, bytes]]:
+    entries = WireReader(data, format="Certificate")
     chain: list[bytes] = []
     first: dict[int, bytes] = {}
     while entries.remaining:
@@ -354,10 +378,6 @@ def _decode_certificate(
             )
         certificate = entries.vector(3, "cert_data", least=1)
         extensions = _decode_extensions(entries.vector(2, "extensions"))
-        if unsolicited := set(extensions) - set(request.extensions):
-            raise PeerError(
-                f"extension {min(unsolicited)} was not requested", alert="unsupported_extension"
-            )
         if chain and extensions:
             raise PeerError(
                 "an extension stands on a certificate other than the first",
@@ -366,7 +386,12 @@ def _decode_certificate(
         if not chain:
             first = extensions
         chain.append(certificate)
-    return tuple(chain), first
+    return tuple(chain), MappingProxyType(first)
+
+
+# A peer that shows a passport shows the same entries each time; with Evidence they are larger.
+_REMEMBERED_ENTRIES_OCTETS = 8192
+_known_entries = lru_cache(maxsize=512)(_decode_entries)
 
 
 def _decode_extensions(data: bytes) -> dict[int, bytes]:

@@ -264,56 +264,36 @@ def _state(peer: Peer, rule: PeerRule, number: int) -> list[Objection]:
     return [Objection(rule=number, what="node state", expected=expected, actual=str(peer.state))]
 
 
-def _result(
+def _result(  # noqa: C901 - one check after the other, each by itself
     result: PeerResult | None, rule: PeerRule, number: int, now: datetime
 ) -> list[Objection]:
     if result is None:
         absent = f"one by {rule.model}"
         return [Objection(rule=number, what="result", expected=absent, actual="absent")]
+    found: list[Objection] = []
+
+    def object_to(what: str, expected: str, actual: str) -> None:
+        found.append(Objection(rule=number, what=what, expected=expected, actual=actual))
+
+    # Texts are made for refusals only: a mesh decides thousands of times a second.
+    if rule.model not in (ResultModel.ANY, result.model):
+        object_to("model", str(rule.model), str(result.model))
     affirming = ("affirming",) if rule.require_affirming else ("affirming", "warning")
-    believed = ", ".join(sorted(rule.verifiers)) or "none"
-    checks = (
-        (
-            rule.model in (ResultModel.ANY, result.model),
-            "model",
-            str(rule.model),
-            str(result.model),
-        ),
-        (result.status in affirming, "status", " or ".join(affirming), result.status),
-        (result.tier >= rule.min_tier, "tier", f"at least {rule.min_tier}", str(result.tier)),
-        (
-            result.verifier in rule.verifiers,
-            "Verifier",
-            f"one of: {believed}",
-            result.verifier or "unnamed",
-        ),
-        (
-            not result.insecure or rule.allow_insecure,
-            "insecure",
-            "nothing",
-            "; ".join(result.insecure),
-        ),
-        *_times(result, rule, now),
-    )
-    return [
-        Objection(rule=number, what=what, expected=expected, actual=actual)
-        for met, what, expected, actual in checks
-        if not met
-    ]
-
-
-def _times(result: PeerResult, rule: PeerRule, now: datetime) -> list[tuple[bool, str, str, str]]:
+    if result.status not in affirming:
+        object_to("status", " or ".join(affirming), result.status)
+    if result.tier < rule.min_tier:
+        object_to("tier", f"at least {rule.min_tier}", str(result.tier))
+    if result.verifier not in rule.verifiers:
+        believed = ", ".join(sorted(rule.verifiers)) or "none"
+        object_to("Verifier", f"one of: {believed}", result.verifier or "unnamed")
+    if result.insecure and not rule.allow_insecure:
+        object_to("insecure", "nothing", "; ".join(result.insecure))
+    if now >= result.expires:
+        object_to("result expiry", f"after {now.isoformat()}", result.expires.isoformat())
     age = now - result.issued
-    checks = [
-        (
-            now < result.expires,
-            "result expiry",
-            f"after {now.isoformat()}",
-            result.expires.isoformat(),
-        ),
-        (age >= -CLOCK_SKEW, "result issue", "in the past", result.issued.isoformat()),
-    ]
-    if rule.max_age is not None:
+    if age < -CLOCK_SKEW:
+        object_to("result issue", "in the past", result.issued.isoformat())
+    if rule.max_age is not None and age > rule.max_age:
         limit = f"at most {rule.max_age.total_seconds():.0f} s"
-        checks.append((age <= rule.max_age, "result age", limit, f"{age.total_seconds():.0f} s"))
-    return checks
+        object_to("result age", limit, f"{age.total_seconds():.0f} s")
+    return found

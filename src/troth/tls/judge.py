@@ -118,6 +118,12 @@ class Judge:
         self._verifier = verifier
         self._resolver = resolver
         self._rules = policy.peer_policy(verifier.name if verifier else "")
+        self._demands = {
+            model: policy.demand(
+                model, encodings=("deflate",), takes_references=resolver is not None
+            )
+            for model in (None, *Model)
+        }
         self._names = PeerPolicy(
             rules=(PeerRule(peers=tuple(policy.peers), model=ResultModel.SVID_ONLY),)
         )
@@ -133,9 +139,7 @@ class Judge:
         Args:
             model: ask for this one only.
         """
-        return self.policy.demand(
-            model, encodings=("deflate",), takes_references=self._resolver is not None
-        )
+        return self._demands[model]
 
     def forget(self) -> None:
         """Forget whom this judge has recognised, and which results it found genuine."""

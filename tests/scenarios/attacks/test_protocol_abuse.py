@@ -313,7 +313,8 @@ async def silent_when_asked_again(run: Attempt) -> None:
 
 
 async def early_bytes(run: Attempt) -> None:
-    run.wire.send_frames(FrameKind.APPLICATION, b"early")
+    # Longer than one TLS record, so that most of it comes without a header in front.
+    run.wire.send_frames(FrameKind.APPLICATION, bytes(40_000))
 
 
 async def late_bytes(run: Attempt) -> None:

@@ -57,7 +57,7 @@ def test_both_ends_export_the_same_and_see_each_other(world: World, node: Node) 
     assert client.peer_chain == server.peer_chain == shown_chain(node)
     client.write(b"hello")
     server.receive(client.outgoing())
-    assert server.read() == b"hello"
+    assert server.read() == [b"hello"]
 
 
 def test_another_authority_or_no_certificate_is_a_chain_error(world: World, node: Node) -> None:

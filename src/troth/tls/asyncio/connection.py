@@ -21,7 +21,12 @@ from troth.tls.asyncio.driver import AttestationRefusedError, ExchangeDriver, Ex
 from troth.tls.asyncio.engine import TlsEngine
 from troth.tls.asyncio.transport import ApplicationTransport
 from troth.tls.core.exchange import Ended
-from troth.tls.core.framing import FrameKind, FrameReader, encode_frames
+from troth.tls.core.framing import (
+    Frame,
+    FrameKind,
+    FrameReader,
+    encode_frames,
+)
 from troth.tls.core.session import SessionBinding
 from troth.tls.peer import AttestedPeer
 
@@ -272,23 +277,45 @@ class AttestedConnection(asyncio.Protocol):
 
     def _receive(self) -> None:
         try:
-            plain = self._engine.read()
+            pieces = self._engine.read()
         except EOFError:
             if self._raw is not None:
                 self._raw.close()
             return
-        for frame in self._frames.feed(plain):
-            if self._driver is None or self._driver.ended is not None or self._closing:
-                return
-            if frame.kind is FrameKind.EXCHANGE_END:
-                self._driver.receive(frame.payload)
-            elif not self._driver.flowing or self._top is None:
-                raise PeerError("application data before both sides have decided")
-            elif frame.kind is FrameKind.APPLICATION:
-                self._top.data_received(frame.payload)
-            elif not self._top.eof_received():
-                # asyncio's contract: a protocol that does not want half-close gets the end.
-                self.close()
+        for piece in pieces:
+            # Most pieces of a large transfer lie within a frame whose beginning was looked at.
+            if self._frames.passes(piece):
+                if not self._take_application(piece):
+                    return
+                continue
+            for frame in self._frames.feed(piece):
+                if not self._take(frame):
+                    return
+
+    def _take(self, frame: Frame) -> bool:
+        """Hand one frame on; say whether to go on."""
+        if frame.kind is FrameKind.APPLICATION:
+            return self._take_application(frame.payload)
+        driver, top = self._driver, self._top
+        if driver is None or driver.ended is not None or self._closing:
+            return False
+        if frame.kind is FrameKind.EXCHANGE_END:
+            driver.receive(frame.payload)
+        elif top is None or not driver.flowing:
+            raise PeerError("the end of application data before both sides have decided")
+        elif not top.eof_received():
+            # asyncio's contract: a protocol that does not want half-close gets the end.
+            self.close()
+        return True
+
+    def _take_application(self, data: bytes) -> bool:
+        driver, top = self._driver, self._top
+        if top is not None and driver is not None and driver.flowing and not self._closing:
+            top.data_received(data)
+            return True
+        if driver is None or driver.ended is not None or self._closing:
+            return False
+        raise PeerError("application data before both sides have decided")
 
     def _give_up(self, exc: TrothError) -> None:
         if self._driver is not None and self._driver.ended is None:
@@ -313,13 +340,9 @@ class AttestedConnection(asyncio.Protocol):
     # Output.
 
     def write_application(self, data: bytes | bytearray | memoryview) -> None:
-        """Send application bytes; for the application's transport only.
-
-        Raises:
-            ApiMisuseError: the connection is not open.
-        """
-        if not self.flowing:
-            raise ApiMisuseError("the connection is not open for application data")
+        """Send application bytes, or drop them where the connection is not open any more."""
+        if self._driver is None or not self._driver.flowing:
+            return
         self._write(FrameKind.APPLICATION, data)
         self._send()
 
@@ -331,7 +354,8 @@ class AttestedConnection(asyncio.Protocol):
 
     def _write(self, kind: FrameKind, payload: bytes | bytearray | memoryview) -> None:
         try:
-            self._engine.write(b"".join(encode_frames(kind, payload)))
+            for part in encode_frames(kind, payload):
+                self._engine.write(part)
         except PeerError as exc:
             # TLS has failed or the peer has ended it: nothing that is written arrives.
             self._give_up(exc)

@@ -13,9 +13,9 @@ gains nothing, and a machine that slept does not find its connections still open
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from troth.errors import (
     TrothError,
     UnavailableError,
 )
-from troth.mesh.deadline import Deadline, refresh_after
+from troth.mesh.deadline import REFRESH_FRACTION, Deadline
 from troth.tls.core.binding import ChannelBinding
 from troth.tls.core.exchange import (
     Appraise,
@@ -404,7 +404,7 @@ class ExchangeDriver:
         if not self._exchange.flowing:
             self._schedule_renewal()
             return
-        left = (deadline - self._options.clock.now()) / timedelta(seconds=1)
+        left = (deadline - self._options.clock.now()).total_seconds()
         try:
             # Nothing is lost before the deadline, so the peer has as long as that.
             await self._round(within=max(left, 0))
@@ -422,14 +422,16 @@ class ExchangeDriver:
         policy = self._options.judge.policy
         if deadline is None or not policy.renew or policy.model == "svid_only":
             return
-        now = self._options.clock.now()
-        if (deadline - now) / timedelta(seconds=1) <= _LEAST_RENEWAL_SECONDS:
+        left = (deadline - self._options.clock.now()).total_seconds()
+        if left <= _LEAST_RENEWAL_SECONDS:
             return
-        jitter = int.from_bytes(system_random(2)) / 0x8000 - 1
-        wait = refresh_after(issued=now, expires=deadline, jitter=jitter) / timedelta(seconds=1)
+        wait = left * REFRESH_FRACTION * (0.9 + 0.2 * random.random())  # noqa: S311 - spreads load
         self._renew_at = self._loop.call_later(
-            max(wait, _LEAST_RENEWAL_SECONDS), lambda: self._spawn(self._renew())
+            max(wait, _LEAST_RENEWAL_SECONDS), self._spawn_renewal
         )
+
+    def _spawn_renewal(self) -> None:
+        self._spawn(self._renew())
 
     def _settle(self, peer: AttestedPeer | None, failure: TrothError | None) -> None:
         renewal, self._renewal = self._renewal, None
@@ -444,15 +446,17 @@ class ExchangeDriver:
     # Time.
 
     def _watch(self, deadline: Deadline) -> None:
-        left = (deadline.at - self._options.clock.now()) / timedelta(seconds=1)
-        self._look(deadline, self._loop.time() + left)
+        left = (deadline.at - self._options.clock.now()).total_seconds()
+        self._look_later(deadline, self._loop.time() + left, left)
         self._schedule_renewal()
 
     def _look(self, deadline: Deadline, monotonic: float) -> None:
+        wall = (deadline.at - self._options.clock.now()).total_seconds()
+        self._look_later(deadline, monotonic, min(wall, monotonic - self._loop.time()))
+
+    def _look_later(self, deadline: Deadline, monotonic: float, left: float) -> None:
         if self._lapse is not None:
             self._lapse.cancel()
-        wall = (deadline.at - self._options.clock.now()) / timedelta(seconds=1)
-        left = min(wall, monotonic - self._loop.time())
         if left <= 0:
             self.refuse(Verdict.REFUSED, f"lapsed: {deadline.because}")
             return

@@ -25,6 +25,9 @@ _CHUNK = 1 << 16
 # SSL_MODE_NO_AUTO_CHAIN (openssl/ssl.h), which pyOpenSSL does not name. Without it OpenSSL sends
 # our own authority's certificate along, 450 octets in each handshake that the peer has already.
 _MODE_NO_AUTO_CHAIN = 0x8
+_MODE_ENABLE_PARTIAL_WRITE = 0x1
+# Octets handed over at once: what 64 KiB become, and below what allocators map anew each time.
+_OUTGOING = 100_000
 # TLS 1.3 suites whose hash the exporter and the authenticators use.
 _SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
@@ -65,6 +68,8 @@ class TlsContext:
         context.set_tls13_ciphersuites(_SUITES)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_mode(_MODE_NO_AUTO_CHAIN)
+        # Memory takes everything, so one call may write many records.
+        context.clear_mode(_MODE_ENABLE_PARTIAL_WRITE)
         context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
         try:
             context.use_certificate(chain[0])
@@ -175,29 +180,32 @@ class TlsEngine:
         self._established = True
         return True
 
-    def read(self) -> bytes:
-        """Return application octets that have arrived.
+    def read(self) -> list[bytes]:
+        """Return application octets that have arrived, in pieces as TLS had them.
 
         Raises:
             PeerError: a TLS failure.
             EOFError: the peer has closed its direction of TLS.
         """
-        pieces = []
+        pieces: list[bytes] = []
         while True:
             try:
                 pieces.append(self._tls.recv(_CHUNK))
             except SSL.WantReadError:
-                break
+                return pieces
             except SSL.ZeroReturnError:
                 if pieces:
-                    break
+                    return pieces
                 raise EOFError from None
             except SSL.Error as exc:
                 raise self._failure(exc) from exc
-        return b"".join(pieces)
 
-    def write(self, data: bytes) -> None:
-        """Encrypt application octets; `outgoing` then has them."""
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt application octets; `outgoing` then has them.
+
+        Raises:
+            PeerError: a TLS failure, or either side has closed this direction.
+        """
         view = memoryview(data)
         while view:
             try:
@@ -211,11 +219,11 @@ class TlsEngine:
         pieces = []
         while True:
             try:
-                piece: bytes = self._tls.bio_read(_CHUNK)
+                piece: bytes = self._tls.bio_read(_OUTGOING)
             except SSL.WantReadError:
                 break
             pieces.append(piece)
-            if len(piece) < _CHUNK:
+            if len(piece) < _OUTGOING:
                 break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

@@ -19,9 +19,6 @@ class Carrier(Protocol):
     def peer(self) -> AttestedPeer: ...  # noqa: D102 - see AttestedConnection
 
     @property
-    def flowing(self) -> bool: ...  # noqa: D102
-
-    @property
     def application(self) -> asyncio.Protocol: ...  # noqa: D102
 
     @application.setter
@@ -61,7 +58,7 @@ class ApplicationTransport(asyncio.Transport):
         """
         if self._ended:
             raise ApiMisuseError("write after write_eof")
-        if data and self._connection.flowing and not self._raw.is_closing():
+        if data and not self._raw.is_closing():
             self._connection.write_application(data)
 
     def can_write_eof(self) -> bool:

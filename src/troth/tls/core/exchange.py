@@ -122,7 +122,11 @@ Event = Prove | Appraise | DecideIdentity | Opened | Renewed | Ended
 
 
 class Exchange:
-    """The two machines of `states.py` on one channel."""
+    """The two machines of `states.py` on one channel.
+
+    Attributes:
+        flowing: whether application bytes may pass, in either direction. For reading.
+    """
 
     def __init__(
         self,
@@ -153,6 +157,8 @@ class Exchange:
         self._proving_round = -1
         self._relying_party_deadline: float | None = None
         self._attester_deadline: float | None = None
+        # Read for every piece of data, so it is kept beside the states that it follows from.
+        self.flowing = False
         self._opened = False
         self._started = 0.0
         self._ended: Ended | None = None
@@ -161,11 +167,6 @@ class Exchange:
     def binding(self) -> ChannelBinding:
         """What ties it to its channel."""
         return self._binding
-
-    @property
-    def flowing(self) -> bool:
-        """Whether application bytes may pass, in either direction."""
-        return self._relying_party in FLOWING and self._attester in FLOWING
 
     @property
     def ended(self) -> Ended | None:
@@ -371,6 +372,7 @@ class Exchange:
             )
         else:
             self._relying_party = new
+            self._follow()
 
     def _move_attester(self, given: AttesterInput) -> None:
         new = ATTESTER_TABLE.get((self._attester, given))
@@ -383,6 +385,10 @@ class Exchange:
             self._out_of_turn(given in from_peer, f"{given.value} while {self._attester.value}")
         else:
             self._attester = new
+            self._follow()
+
+    def _follow(self) -> None:
+        self.flowing = self._relying_party in FLOWING and self._attester in FLOWING
 
     @staticmethod
     def _out_of_turn(by_peer: bool, what: str) -> None:  # noqa: FBT001 - private, read at two calls
@@ -407,6 +413,7 @@ class Exchange:
         self._relying_party = RelyingPartyState.ENDED
         self._attester = AttesterState.ENDED
         self._relying_party_deadline = self._attester_deadline = None
+        self._follow()
         if tell:
             self._send(MessageKind.DECISION, max(self._asked_round, 0), bytes([verdict]))
         self._ended = Ended(verdict, why, by_peer)

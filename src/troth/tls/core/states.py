@@ -39,7 +39,13 @@ __all__ = [
 ]
 
 
-class RelyingPartyState(Enum):
+class _Fixed(Enum):
+    """Hashes as the one object that a member is: these are keys of tables on the data path."""
+
+    __hash__ = object.__hash__
+
+
+class RelyingPartyState(_Fixed):
     """What this side thinks of the peer."""
 
     START = "start"
@@ -51,7 +57,7 @@ class RelyingPartyState(Enum):
     ENDED = "ended"
 
 
-class RelyingPartyInput(Enum):
+class RelyingPartyInput(_Fixed):
     """What moves the Relying Party's machine."""
 
     ASK = "ask"
@@ -62,7 +68,7 @@ class RelyingPartyInput(Enum):
     TIMEOUT = "timeout"
 
 
-class AttesterState(Enum):
+class AttesterState(_Fixed):
     """What the peer thinks of this side, as far as this side knows."""
 
     WAITING = "waiting"
@@ -74,7 +80,7 @@ class AttesterState(Enum):
     ENDED = "ended"
 
 
-class AttesterInput(Enum):
+class AttesterInput(_Fixed):
     """What moves the Attester's machine."""
 
     REQUEST = "request"
