@@ -6,6 +6,7 @@ from __future__ import annotations
 from fuzz.harness import Target, files
 from fuzz.intel_targets import INTEL_TARGETS
 from fuzz.result_targets import RESULT_TARGETS
+from fuzz.tls_targets import TLS_TARGETS
 from fuzz.tpm_targets import TPM_TARGETS
 from fuzz.vendor_targets import VENDOR_TARGETS
 from support.diag import encode_diag
@@ -117,6 +118,7 @@ TARGETS = [
         [to_json(_DEVICE).encode(), to_json(_PLATFORM).encode()],
     ),
     *RESULT_TARGETS,
+    *TLS_TARGETS,
     *TPM_TARGETS,
     *VENDOR_TARGETS,
     *INTEL_TARGETS,
