@@ -134,12 +134,15 @@ class ServerClient:
         old, self._client = self._client, self._connect()
         await old.aclose()
 
-    async def use_trust_bundle(self, pem: str) -> None:
-        """Recognise the server under these authorities from now on: they roll over."""
+    def believe(self, pem: str) -> None:
+        """Recognise the server under these authorities too: they roll over.
+
+        Connections that are open stay. Authorities that are not among them any more are forgotten
+        with the next change of our own identity.
+        """
         if pem != self._trust_bundle:
             self._trust_bundle = pem
-            old, self._client = self._client, self._connect()
-            await old.aclose()
+            self._tls.load_verify_locations(cadata=pem)
 
     async def join(
         self,
@@ -319,9 +322,10 @@ class ServerClient:
         return whole
 
     def _connect(self) -> httpx.AsyncClient:
+        self._tls = pinned_context(self._trust_bundle, self._server_id, identity=self._identity)
         return httpx.AsyncClient(
             base_url=self._url,
-            verify=pinned_context(self._trust_bundle, self._server_id, identity=self._identity),
+            verify=self._tls,
             timeout=_REQUEST_SECONDS,
             trust_env=False,
         )

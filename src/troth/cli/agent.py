@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,12 @@ from troth.control_plane.gate import MODULE_PATH
 from troth.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from troth.adapters.server_client import ServerClient
     from troth.control_plane.agent.agent_gate import AgentGate
     from troth.control_plane.agent.config import AgentConfig
-    from troth.control_plane.agent.ports import Membership
+    from troth.control_plane.agent.ports import Membership, MeshProxy
+    from troth.control_plane.agent.trust import AgentTrust
+    from troth.control_plane.agent.workload_side import WorkloadSide
     from troth.evidence.attester import Attester
     from troth.formats.keys import VerificationKey
 
@@ -83,12 +87,10 @@ def agent(config_path: Path, log_level: str, write_bootstrap: bool, stop_with_st
 
 
 async def _serve(config: AgentConfig, path: Path) -> None:
-    from troth.adapters.envoy_process import find_envoy  # noqa: PLC0415
     from troth.adapters.server_client import ServerClient  # noqa: PLC0415
     from troth.cli.running import print_ready  # noqa: PLC0415
     from troth.control_plane.agent.node_agent import NodeAgent  # noqa: PLC0415
-    from troth.control_plane.envoy.descriptors import EnvoyDescriptors  # noqa: PLC0415
-    from troth.control_plane.envoy.xds import XdsServer  # noqa: PLC0415
+    from troth.control_plane.agent.trust import AgentTrust  # noqa: PLC0415
 
     def joined(membership: Membership) -> None:
         print_ready(
@@ -97,23 +99,28 @@ async def _serve(config: AgentConfig, path: Path) -> None:
             expires=membership.expires.isoformat(),
         )
 
-    binary = find_envoy(Path(config.envoy.binary) if config.envoy.binary else None)
+    if config.envoy is None and config.workload_api is None:
+        raise ConfigurationError(
+            source=str(path), key="envoy", accepted="an [envoy] or a [workload_api] to serve"
+        )
     server = ServerClient(
         config.server.url,
-        trust_bundle=_read(config.server.trust_bundle, path, "server.trust_bundle").decode(),
+        trust_bundle=_trust_bundle(config, path),
         server_id=config.server.spiffe_id,
     )
     attester = _attester(config, path)
+    trust = AgentTrust()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(server.close)
-        gate = _gate(config, path, attester)
+        gate = _gate(config, path, attester, trust)
         if gate is not None:
             await stack.enter_async_context(gate.service)
-        proxy = await stack.enter_async_context(
-            XdsServer(
-                socket=Path(config.envoy.xds_socket), descriptors=EnvoyDescriptors.load(binary)
-            )
-        )
+        proxy = _proxy(config)
+        if isinstance(proxy, AbstractAsyncContextManager):
+            await stack.enter_async_context(proxy)
+        workloads = _workloads(config, path, server)
+        if workloads is not None:
+            await stack.enter_async_context(workloads)
         await NodeAgent(
             config,
             server=server,
@@ -121,11 +128,69 @@ async def _serve(config: AgentConfig, path: Path) -> None:
             attester=attester,
             verifier_keys=_verifier_keys(config, path),
             gate=gate,
+            trust=trust,
+            workloads=workloads,
+            on_bundle=lambda bundle: _keep_bundle(config, path, bundle.encode_pem()),
             on_joined=joined,
         ).run()
 
 
-def _gate(config: AgentConfig, path: Path, attester: Attester) -> AgentGate | None:
+def _trust_bundle(config: AgentConfig, path: Path) -> str:
+    """Return the bundle to know the server by: the file, or what was kept of it since."""
+    section = config.server
+    configured = _read(section.trust_bundle, path, "server.trust_bundle")
+    if section.bundle_cache:
+        cache, given = path.parent / section.bundle_cache, path.parent / section.trust_bundle
+        with contextlib.suppress(FileNotFoundError):
+            if cache.stat().st_mtime >= given.stat().st_mtime:
+                configured = _read(section.bundle_cache, path, "server.bundle_cache")
+    return configured.decode("ascii", "replace")
+
+
+def _keep_bundle(config: AgentConfig, path: Path, pem: bytes) -> None:
+    if not config.server.bundle_cache:
+        return
+    from troth.control_plane.key_files import write_private  # noqa: PLC0415
+
+    # Not secret, but whoever may write it chooses our server.
+    write_private(path.parent / config.server.bundle_cache, pem)
+
+
+def _proxy(config: AgentConfig) -> MeshProxy:
+    from troth.adapters.envoy_process import find_envoy  # noqa: PLC0415
+    from troth.control_plane.agent.no_proxy import NoProxy  # noqa: PLC0415
+    from troth.control_plane.envoy.descriptors import EnvoyDescriptors  # noqa: PLC0415
+    from troth.control_plane.envoy.xds import XdsServer  # noqa: PLC0415
+
+    if config.envoy is None:
+        return NoProxy()
+    binary = find_envoy(Path(config.envoy.binary) if config.envoy.binary else None)
+    return XdsServer(
+        socket=Path(config.envoy.xds_socket), descriptors=EnvoyDescriptors.load(binary)
+    )
+
+
+def _workloads(config: AgentConfig, path: Path, server: ServerClient) -> WorkloadSide | None:
+    from troth.adapters.process_attestor import ProcessAttestor  # noqa: PLC0415
+    from troth.control_plane.agent.workload_side import WorkloadSide  # noqa: PLC0415
+
+    if config.workload_api is None:
+        if config.broker is not None:
+            raise ConfigurationError(
+                source=str(path), key="broker", accepted="a [workload_api] beside it"
+            )
+        return None
+    return WorkloadSide(
+        server=server,
+        attestor=ProcessAttestor(),
+        api=config.workload_api,
+        broker=config.broker,
+    )
+
+
+def _gate(
+    config: AgentConfig, path: Path, attester: Attester, trust: AgentTrust
+) -> AgentGate | None:
     from troth.control_plane.agent.agent_gate import AgentGate  # noqa: PLC0415
 
     if config.gate is None:
@@ -147,7 +212,7 @@ def _gate(config: AgentConfig, path: Path, attester: Attester) -> AgentGate | No
             value=str(module),
             accepted="the compiled module; from a checkout, `make gate` builds it",
         )
-    return AgentGate(config, config.gate, attester=attester)
+    return AgentGate(config, config.gate, attester=attester, trust=trust)
 
 
 def _attester(config: AgentConfig, path: Path) -> Attester:
@@ -189,7 +254,7 @@ def _write_bootstrap(config: AgentConfig) -> None:
     from troth.control_plane.envoy.bootstrap import bootstrap  # noqa: PLC0415
 
     section = config.envoy
-    if not section.bootstrap:
+    if section is None or not section.bootstrap:
         return
     admin = section.admin_socket or f"{section.xds_socket}.admin"
     tree = bootstrap(

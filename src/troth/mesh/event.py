@@ -16,6 +16,8 @@ from datetime import datetime
 import msgspec
 
 from troth.errors import DecodeError
+from troth.identity.spiffe_id import TrustDomain
+from troth.identity.trust_bundle import TrustBundle
 from troth.mesh.member import Member
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "FeedNotice",
     "Heartbeat",
     "Snapshot",
+    "decode_bundles",
     "decode_message",
     "encode_message",
 ]
@@ -105,3 +108,20 @@ def decode_message(line: bytes) -> FeedMessage | FeedNotice:
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise DecodeError(str(exc), format="feed message") from exc
     return message
+
+
+def decode_bundles(
+    message: Bundles, trust_domain: TrustDomain
+) -> tuple[TrustBundle, dict[TrustDomain, TrustBundle]]:
+    """Return our own bundle and the others that the server knows.
+
+    Raises:
+        DecodeError: one of them cannot be read.
+    """
+    own = TrustBundle.decode(message.own.encode(), trust_domain=trust_domain)
+    foreign: dict[TrustDomain, TrustBundle] = {}
+    for name, text in message.federated.items():
+        domain = TrustDomain(name)
+        if domain != trust_domain:  # nobody else speaks for our own
+            foreign[domain] = TrustBundle.decode(text.encode(), trust_domain=domain)
+    return own, foreign

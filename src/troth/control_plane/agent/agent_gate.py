@@ -15,14 +15,13 @@ from troth.control_plane.agent.config import AgentConfig, GateSection
 from troth.control_plane.agent.gate_sides import GateSides
 from troth.control_plane.agent.peers import JudgedPeer
 from troth.control_plane.agent.ports import Membership
+from troth.control_plane.agent.trust import AgentTrust
 from troth.control_plane.envoy.description import GateSetting
 from troth.control_plane.gate import MODULE_PATH
 from troth.control_plane.gate.connection import GateSide, OwnSide
 from troth.control_plane.gate.frames import GateRole
 from troth.control_plane.gate.service import GateService, LiveConnection
 from troth.evidence.attester import Attester
-from troth.identity.spiffe_id import TrustDomain
-from troth.identity.trust_bundle import TrustBundle
 from troth.mesh.member import Member
 from troth.mesh.passport import TrustedVerifier
 from troth.mesh.peer_policy import Decision, Peer, authorize
@@ -31,17 +30,6 @@ from troth.tls.credentials import Credentials
 from troth.tls.judge import BackgroundCheck
 
 __all__ = ["AgentGate"]
-
-
-class _Bundles:
-    """The newest bundle of this node's trust domain."""
-
-    def __init__(self) -> None:
-        self.current: TrustBundle | None = None
-
-    def bundle(self, trust_domain: TrustDomain) -> TrustBundle | None:
-        known = self.current
-        return known if known is not None and known.trust_domain == trust_domain else None
 
 
 class AgentGate:
@@ -53,6 +41,7 @@ class AgentGate:
         section: GateSection,
         *,
         attester: Attester,
+        trust: AgentTrust,
         check: BackgroundCheck | None = None,
         clock: Clock | None = None,
         registry: CollectorRegistry | None = None,
@@ -63,7 +52,7 @@ class AgentGate:
         self._attester = attester
         self._check = check
         self._clock = clock or SystemClock()
-        self._bundles = _Bundles()
+        self._bundles = trust
         self._own: OwnSide | None = None
         self._members: dict[str, Member] = {}
         self._heard = False
@@ -88,7 +77,6 @@ class AgentGate:
 
     def adopt(self, membership: Membership, verifiers: Sequence[TrustedVerifier]) -> None:
         """Show this membership from now on, and believe these Verifiers."""
-        self._bundles.current = membership.bundle
         newest = membership.svid.fingerprint
         before = self._own.shown if self._own is not None else ()
         shown = (newest, *(digest for digest in before if digest != newest))

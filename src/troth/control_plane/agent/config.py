@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -21,6 +22,7 @@ from troth.mesh.tier import Tier
 __all__ = [
     "AgentConfig",
     "AttesterSection",
+    "BrokerSection",
     "EnvoySection",
     "GateSection",
     "InboundSection",
@@ -29,6 +31,7 @@ __all__ = [
     "RuleSection",
     "ServerSection",
     "VerifierSection",
+    "WorkloadApiSection",
 ]
 
 
@@ -49,11 +52,15 @@ class ServerSection(_Section, frozen=True, kw_only=True):
         url: https address of the server.
         trust_bundle: PEM file with the certificate authority of the trust domain.
         spiffe_id: SPIFFE ID that the server's certificate must have.
+        bundle_cache: file that the agent keeps the newest bundle in; used at the next start if it
+            is younger than `trust_bundle`. Without it an agent that was off during a whole rollover
+            of the authority does not know the server any more.
     """
 
     url: HttpsUrl
     trust_bundle: str
     spiffe_id: SpiffeIdText
+    bundle_cache: str = ""
 
 
 class AttesterSection(_Section, frozen=True, kw_only=True):
@@ -107,6 +114,56 @@ class GateSection(_Section, frozen=True, kw_only=True):
     socket: str
     module: str = ""
     permissive: bool = False
+
+
+class WorkloadApiSection(_Section, frozen=True, kw_only=True):
+    """`[workload_api]`: identities for processes of this machine, by SPIFFE's Workload API and SDS.
+
+    Attributes:
+        socket: Unix socket for processes of every user (at most 107 octets); tell them
+            `SPIFFE_ENDPOINT_SOCKET=unix:///…`. Its directory must let them in.
+        calls_per_user: calls and connections that one user may have open.
+        calls_together: calls that may be open of all users.
+        sds: serve Envoy's Secret Discovery Service on the socket too.
+        default_svid_name: name in SDS for the first identity of an Envoy.
+        default_bundle_name: name in SDS for validation of our own trust domain.
+        default_all_bundles_name: name in SDS for validation of all trust domains.
+        disable_spiffe_cert_validation: give Envoys plain CA certificates in the place of
+            configuration for their SPIFFE validator.
+    """
+
+    socket: str
+    calls_per_user: Annotated[int, msgspec.Meta(ge=1)] = 2500
+    calls_together: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    sds: bool = True
+    default_svid_name: str = "default"
+    default_bundle_name: str = "ROOTCA"
+    default_all_bundles_name: str = "ALL"
+    disable_spiffe_cert_validation: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where the socket is."""
+        return Path(self.socket)
+
+
+class BrokerSection(_Section, frozen=True, kw_only=True):
+    """`[broker]`: SPIFFE's Broker API, for a proxy that acts on behalf of this node's processes.
+
+    Whoever is listed may be any workload of the node.
+
+    Attributes:
+        socket: Unix socket, mutual TLS; tell the proxy `SPIFFE_BROKER_SOCKET=unix:///…`.
+        callers: SPIFFE IDs of this trust domain that may ask.
+    """
+
+    socket: str
+    callers: list[SpiffeIdText]
+
+    @property
+    def path(self) -> Path:
+        """Where the socket is."""
+        return Path(self.socket)
 
 
 class InboundSection(_Section, frozen=True, kw_only=True):
@@ -226,8 +283,10 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     node: NodeSection
     server: ServerSection
     attester: AttesterSection
-    envoy: EnvoySection
+    envoy: EnvoySection | None = None
     gate: GateSection | None = None
+    workload_api: WorkloadApiSection | None = None
+    broker: BrokerSection | None = None
     inbound: list[InboundSection] = []
     outbound: list[OutboundSection] = []
     clients: list[RuleSection] = []

@@ -29,12 +29,16 @@ from troth.control_plane.agent.agent_gate import AgentGate
 from troth.control_plane.agent.config import AgentConfig, RuleSection
 from troth.control_plane.agent.peers import JudgedPeer, PeerTable
 from troth.control_plane.agent.ports import Membership, MeshProxy, MeshServer
+from troth.control_plane.agent.trust import AgentTrust
 from troth.control_plane.agent.wish import describe
+from troth.control_plane.agent.workload_side import WorkloadSide
 from troth.control_plane.envoy.description import MeshDescription, ProxyIdentity
 from troth.control_plane.envoy.resources import MeshResources
 from troth.errors import AuthorizationError, FreshnessError, TrothError, UnavailableError
 from troth.evidence.attester import Attester
 from troth.formats.keys import VerificationKey, load_keys
+from troth.identity.trust_bundle import TrustBundle
+from troth.mesh.event import Bundles, FeedNotice
 from troth.mesh.member import Service
 from troth.mesh.passport import TrustedVerifier
 from troth.mesh.peer_policy import PeerPolicy
@@ -61,6 +65,9 @@ class NodeAgent:
         attester: Attester,
         verifier_keys: dict[str, Sequence[VerificationKey]] | None = None,
         gate: AgentGate | None = None,
+        trust: AgentTrust | None = None,
+        workloads: WorkloadSide | None = None,
+        on_bundle: Callable[[TrustBundle], None] | None = None,
         clock: Clock | None = None,
         on_joined: Callable[[Membership], None] | None = None,
     ) -> None:
@@ -73,6 +80,9 @@ class NodeAgent:
             attester: makes this node's Evidence.
             verifier_keys: result keys from files, by the Verifier's name.
             gate: the gate's side, where the configuration has a gate; its service is started.
+            trust: whom to believe; the gate's too, where there is one.
+            workloads: serves the node's workloads; is started.
+            on_bundle: told each new bundle of our trust domain.
             clock: time.
             on_joined: told once, after the first join.
         """
@@ -80,7 +90,10 @@ class NodeAgent:
         self._server = server
         self._proxy = proxy
         self._attester = attester
-        self._gate = gate
+        self._gate, self._workloads = gate, workloads
+        self._trust = trust or AgentTrust()
+        self._on_bundle = on_bundle
+        server.on_notice = self._notice
         self._verifier_keys = dict(verifier_keys or {})
         self._clock = clock or SystemClock()
         self._on_joined = on_joined
@@ -109,6 +122,8 @@ class NodeAgent:
             tasks.create_task(self._renew())
             tasks.create_task(self._follow())
             tasks.create_task(self._keep_proxy())
+            if self._workloads is not None:
+                tasks.create_task(self._workloads.run())
 
     async def _join_at_start(self) -> Membership:
         retry = _FIRST_RETRY_SECONDS
@@ -147,8 +162,31 @@ class NodeAgent:
         for name in wanted:
             self._verifier_keys[name] = published
 
+    def _notice(self, notice: FeedNotice) -> None:
+        """Take what the feed says beside its messages."""
+        if isinstance(notice, Bundles) and self._trust.take(notice):
+            self._believe()
+        if self._workloads is not None:
+            self._workloads.notice(notice)
+
+    def _believe(self) -> None:
+        """The bundle of our trust domain, or of another, has changed."""
+        own = self._trust.own
+        if own is None:
+            return
+        self._server.believe(own.encode_pem().decode("ascii"))
+        if self._workloads is not None:
+            self._workloads.believe(own)
+        if self._on_bundle is not None:
+            self._on_bundle(own)
+        self._changed.set()
+
     def _adopt(self, membership: Membership) -> None:
         self._membership = membership
+        if self._trust.adopt(membership.bundle):
+            self._believe()
+        if self._workloads is not None:
+            self._workloads.adopt(membership)
         if self._table is None:
             self._table = PeerTable(
                 own_node_id=membership.node_id,
@@ -190,6 +228,8 @@ class NodeAgent:
                 self._membership = None
                 if self._gate is not None:
                     self._gate.withdraw()
+                if self._workloads is not None:
+                    self._workloads.withdraw()
                 self._changed.set()
                 wait = _spread(_REFUSED_RETRY_SECONDS)
                 _log.error("no longer a member", why=str(exc), what_to_do=exc.remedy)
@@ -285,7 +325,7 @@ class NodeAgent:
                 certificate_chain=membership.svid.encode_pem(),
                 private_key=membership.svid.encode_private_key(serialization.Encoding.PEM),
             ),
-            trust_bundles={str(membership.bundle.trust_domain.id): membership.bundle.encode_pem()},
+            trust_bundles=self._trust.pem_by_domain(),
             peers=judged,
             generations=self._generations(judged, now),
             gate=self._gate.setting if self._gate is not None else None,

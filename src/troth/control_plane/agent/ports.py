@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from troth.evidence.attester import Attester
 from troth.identity.spiffe_id import SpiffeId
 from troth.identity.trust_bundle import TrustBundle
 from troth.identity.x509_svid import X509Svid
-from troth.mesh.event import FeedMessage
+from troth.mesh.event import FeedMessage, FeedNotice
 from troth.mesh.member import Service
 
 __all__ = ["Membership", "MeshProxy", "MeshServer"]
@@ -53,7 +53,16 @@ class Membership(Protocol):
 
 
 class MeshServer(Protocol):
-    """The server, as `troth.adapters.server_client.ServerClient` reaches it."""
+    """The server, as `troth.adapters.server_client.ServerClient` reaches it.
+
+    Attributes:
+        on_notice: told what the feed says beside its messages.
+    """
+
+    on_notice: Callable[[FeedNotice], None] | None
+
+    def believe(self, pem: str) -> None:
+        """Recognise the server under these authorities too: they roll over."""
 
     async def join(
         self,

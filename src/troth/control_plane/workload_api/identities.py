@@ -35,7 +35,7 @@ from troth.identity.spiffe_id import SpiffeId, TrustDomain
 from troth.identity.trust_bundle import TrustBundle
 from troth.identity.x509_svid import X509Svid
 from troth.mesh.deadline import refresh_after
-from troth.mesh.event import Bundles, EntriesChanged, FeedNotice
+from troth.mesh.event import Bundles, EntriesChanged, FeedNotice, decode_bundles
 from troth.mesh.workload_messages import MAX_BATCH, AgentEntry, SvidRequest
 
 __all__ = ["HeldIdentity", "WorkloadIdentities", "WorkloadView"]
@@ -320,12 +320,7 @@ class WorkloadIdentities:
         if self._own is None or bundles.revision <= self._bundles_revision:
             return
         try:
-            own = TrustBundle.decode(bundles.own.encode(), trust_domain=self._own.trust_domain)
-            foreign = {
-                domain: TrustBundle.decode(text.encode(), trust_domain=domain)
-                for name, text in bundles.federated.items()
-                if (domain := TrustDomain(name)) != own.trust_domain
-            }
+            own, foreign = decode_bundles(bundles, self._own.trust_domain)
         except DecodeError as exc:
             _LOG.warning("the server sent bundles that cannot be read: %s", exc)
             return

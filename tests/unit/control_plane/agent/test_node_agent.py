@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,7 +27,7 @@ from troth.formats.keys import spki
 from troth.identity.spiffe_id import SpiffeId
 from troth.identity.trust_bundle import TrustBundle
 from troth.identity.x509_svid import X509Svid
-from troth.mesh.event import Event, FeedMessage, Heartbeat, Snapshot
+from troth.mesh.event import Event, FeedMessage, FeedNotice, Heartbeat, Snapshot
 from troth.mesh.member import Member, Service
 from troth.mesh.node import NodeState
 from troth.mesh.tier import Tier
@@ -88,6 +88,11 @@ class SimulatedServer:
         self.lifetime = timedelta(hours=1)
         self.messages: asyncio.Queue[FeedMessage] = asyncio.Queue()
         self.acknowledged: list[int] = []
+        self.believed: list[str] = []
+        self.on_notice: Callable[[FeedNotice], None] | None = None
+
+    def believe(self, pem: str) -> None:
+        self.believed.append(pem)
 
     async def join(
         self,
