@@ -3,11 +3,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 
-__all__ = ["render_reference"]
+__all__ = ["render_reference", "rewrite_reference"]
+
+_TABLE: Final = re.compile(r"\| key \| form \| default \| meaning \|\n(?:\|.*\n)+")
+
+
+def rewrite_reference(page: str, kind: type[msgspec.Struct]) -> str:
+    """Return a page of documentation with its table of settings made anew from `kind`."""
+    table = render_reference(kind)
+    return _TABLE.sub(lambda _: table, page, count=1)
 
 
 def render_reference(kind: type[msgspec.Struct]) -> str:

@@ -20,7 +20,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from troth.errors import (
-    BindingError,
     TrothError,
     UnavailableError,
     UnsupportedError,
@@ -107,8 +106,7 @@ def remote_result(
     Raises:
         VerificationError: the other Verifier did not find the Evidence authentic.
         UnsupportedError: it did not understand the Evidence.
-        UnavailableError: it could not tell.
-        BindingError: the result is about other Evidence.
+        UnavailableError: it could not tell, or its result is about other Evidence.
     """
     _refuse_what_was_not_appraised(answered)
     _check_identity(answered)
@@ -164,8 +162,8 @@ def _submods(answered: Answered) -> dict[str, SubmodResult]:
     for claims_set in answered.claimed.claims_sets:
         label = claims_set.label
         if label not in theirs and len(theirs) != 1:
-            raise VerificationError(
-                f"{answered.source} says nothing about {label}, which the Evidence has",
+            raise UnavailableError(
+                f"{answered.source} says nothing about {label}, which the Evidence has"
             )
         source = label if label in theirs else next(iter(theirs))
         covered.add(source)
@@ -257,7 +255,7 @@ def _check_identity(answered: Answered) -> None:
         annotated = annotated_evidence(troth_label(label), claims)
         for name in _IDENTIFYING & annotated.keys() & theirs.keys():
             if theirs[name] != annotated[name]:
-                raise BindingError(
+                raise UnavailableError(
                     f"{answered.source}: {name} in the result is not that of the Evidence"
                 )
 

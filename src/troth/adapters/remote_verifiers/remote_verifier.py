@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Lock
@@ -25,7 +26,13 @@ from typing import Any, Final, Protocol
 
 from troth.adapters.remote_verifiers.remote_result import Answered, remote_result
 from troth.clock import Clock, SystemClock
-from troth.errors import FreshnessError, SignatureError, TrothError, UnavailableError
+from troth.errors import (
+    FreshnessError,
+    SignatureError,
+    TrothError,
+    UnavailableError,
+    UnsupportedError,
+)
 from troth.evidence import registry
 from troth.evidence.claimed import claimed
 from troth.evidence.evidence import Scheme
@@ -77,8 +84,9 @@ class AttestationService(Protocol):
         """Return the EAR, not verified.
 
         Raises:
-            DecodeError, VerificationError: it refuses the Evidence.
+            UnsupportedError, SignatureError: it refuses the Evidence.
             UnavailableError: it does not answer, or could not tell.
+            TrothError: what it answers is not what its interface says.
         """
         ...
 
@@ -168,8 +176,9 @@ class RemoteVerifier:
         """Return what the other Verifier says of this Evidence, for our key.
 
         Raises:
-            DecodeError, VerificationError: the Evidence, or the answer, is refused.
-            UnavailableError: the other Verifier could not tell.
+            DecodeError, VerificationError: the Evidence is refused.
+            UnavailableError: the other Verifier could not tell, or what it says cannot be
+                believed: nothing follows from that about the Evidence.
         """
         del received, observe  # the other Verifier judges now, by policies of its own
         found = self._scheme(evidence, scheme, media_type)
@@ -182,15 +191,16 @@ class RemoteVerifier:
             zero_pad_to=said.padded_to,
         )
         insecure = refuse_simulator(said.implementation_id, allowed=self._allow_simulator)  # (2)
-        token = self._service.submit(  # (3)
-            Submission(
-                scheme=found,
-                evidence=evidence,
-                media_type=media_type or found.media_types[0],
-                challenge=challenge,
-            )
+        submission = Submission(
+            scheme=found,
+            evidence=evidence,
+            media_type=media_type or found.media_types[0],
+            challenge=challenge,
         )
-        ear = self._believed(token, challenge, now)  # (4)
+        with self._doubted(UnsupportedError, SignatureError):  # (3)
+            token = self._service.submit(submission)
+        with self._doubted():  # (4)
+            ear = self._believed(token, challenge, now)
         return remote_result(  # (5)
             Answered(
                 scheme=found,
@@ -216,11 +226,27 @@ class RemoteVerifier:
             name = registry.detect(evidence, schemes=schemes)
         return registry.scheme(name, schemes=schemes)
 
+    @contextmanager
+    def _doubted(self, *verdicts: type[TrothError]) -> Iterator[None]:
+        """Turn errors that are about the other Verifier, and not about Evidence, into one."""
+        try:
+            yield
+        except UnavailableError:
+            raise
+        except verdicts:
+            raise
+        except TrothError as exc:
+            _LOG.error("%s cannot be believed: %s", self._service.name, exc)
+            raise UnavailableError(
+                f"{self._service.name} cannot be believed: {exc}",
+                remedy="compare its address, authority and result keys with verifier.remote",
+            ) from exc
+
     def _believed(self, token: str, challenge: bytes, now: datetime) -> Ear:
         ear = self._verified(token, now)
         # Signed over the very connection that we asked on; a nonce in it says so once more.
         if ear.nonce is not None and not hmac.compare_digest(ear.nonce, challenge):
-            raise FreshnessError(f"{self._service.name}: the result is about another challenge")
+            raise FreshnessError("the result is about another challenge")
         return ear
 
     def _verified(self, token: str, now: datetime) -> Ear:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from troth.control_plane.loopback import is_loopback
 from troth.control_plane.server.rate_limit import Rate, RateLimiter
 from troth.errors import ConfigurationError
 from troth.formats.ear import Dialect
@@ -178,7 +180,7 @@ class CoservSection(RatedSection, frozen=True, kw_only=True):
         Meta(
             pattern="^(https?://[^\\s]+)?$",
             description="Another CoSERV service that is asked for what is not provisioned here; "
-            "empty for none.",
+            "empty for none. Plain HTTP on loopback only.",
         ),
     ] = ""
     upstream_keys: Annotated[
@@ -242,4 +244,12 @@ def check_upstream(section: CoservSection) -> None:
             source="configuration",
             key="coserv.upstream_keys",
             accepted="the keys that the upstream's answers verify with",
+        )
+    parts = urlsplit(section.upstream)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ConfigurationError(
+            source="configuration",
+            key="coserv.upstream",
+            value=section.upstream,
+            accepted="https, or http on loopback",
         )

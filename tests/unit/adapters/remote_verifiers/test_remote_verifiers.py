@@ -16,8 +16,6 @@ from troth.adapters.remote_verifiers.remote_verifier import AttestationService, 
 from troth.adapters.remote_verifiers.trustee import TrusteeService
 from troth.adapters.remote_verifiers.veraison import VeraisonService
 from troth.errors import (
-    BindingError,
-    DecodeError,
     FreshnessError,
     SignatureError,
     TrothError,
@@ -168,7 +166,7 @@ async def test_a_vector_of_nones_is_no_yes() -> None:
 async def test_another_keys_signature_is_refused() -> None:
     fake, stranger = FakeVeraison(), FakeVeraison()
     async with served(fake.app()) as url:
-        with pytest.raises(SignatureError):
+        with pytest.raises(UnavailableError, match=r"cannot be believed: .*signature"):
             await appraise(remote(veraison(url), stranger.signer), PSA)
         with pytest.raises(UnavailableError, match="no key is known"):
             await appraise(remote(veraison(url)), PSA)
@@ -192,12 +190,12 @@ async def test_a_result_about_another_challenge_or_device_is_refused() -> None:
     fake = FakeVeraison()
     fake.nonce = b"x" * 32
     async with served(fake.app()) as url:
-        with pytest.raises(FreshnessError, match="another challenge"):
+        with pytest.raises(UnavailableError, match="another challenge"):
             await appraise(remote(veraison(url), fake.signer), PSA)
         fake.nonce = derive_challenge(JOIN_LABEL, SPKI, b"n" * 32, PSA.challenge_size)
         assert await appraise(remote(veraison(url), fake.signer), PSA)
         fake.extensions = {"ear_veraison_annotated_evidence": {"psa-instance-id": "AAAA"}}
-        with pytest.raises(BindingError, match="psa-instance-id"):
+        with pytest.raises(UnavailableError, match="psa-instance-id"):
             await appraise(remote(veraison(url), fake.signer), PSA)
 
 
@@ -223,7 +221,7 @@ async def test_an_old_result_and_one_of_tomorrow_are_refused(age: timedelta) -> 
     fake = FakeVeraison()
     fake.issued -= age
     async with served(fake.app()) as url:
-        with pytest.raises(FreshnessError):
+        with pytest.raises(UnavailableError, match="cannot be believed: EAR: issued"):
             await appraise(remote(veraison(url), fake.signer), PSA)
 
 
@@ -272,7 +270,7 @@ async def test_a_session_at_another_service_gets_no_evidence() -> None:
     fake = FakeVeraison()
     fake.location = lambda identifier: f"http://elsewhere.example/session/{identifier}"
     async with served(fake.app()) as url:
-        with pytest.raises(DecodeError, match="another service"):
+        with pytest.raises(UnavailableError, match="another service"):
             await appraise(remote(veraison(url), fake.signer), PSA)
     assert fake.submitted == []
 
