@@ -15,7 +15,6 @@ from functools import lru_cache
 
 from troth.errors import DecodeError, LimitExceededError
 from troth.formats import cbor
-from troth.formats.tls_wire import WireReader
 
 __all__ = [
     "MAX_PROOF_OCTETS",
@@ -64,6 +63,13 @@ class Verdict(IntEnum):
     DECLINED = 6
 
 
+_HEADER_OCTETS = 3
+_KINDS = {int(kind): kind for kind in MessageKind}
+_LIMITS = {
+    MessageKind.REQUEST: MAX_REQUEST_OCTETS,
+    MessageKind.PROOF: MAX_PROOF_OCTETS,
+    MessageKind.DECISION: 1,
+}
 _VERDICTS = frozenset(int(verdict) for verdict in Verdict)
 
 
@@ -95,19 +101,15 @@ def decode_message(data: bytes) -> Message:
         DecodeError: unknown kind, or too short.
         LimitExceededError: the body is longer than its kind may be.
     """
-    reader = WireReader(data, format=_FORMAT)
-    code = reader.integer(1, "kind")
-    number = reader.integer(2, "round")
-    body = reader.take(reader.remaining, "body")
-    try:
-        kind = MessageKind(code)
-    except ValueError as exc:
-        raise DecodeError(f"unknown kind {code}", format=_FORMAT, offset=0) from exc
-    limit = {MessageKind.REQUEST: MAX_REQUEST_OCTETS, MessageKind.PROOF: MAX_PROOF_OCTETS}.get(
-        kind, 1
-    )
-    if len(body) > limit:
+    if len(data) < _HEADER_OCTETS:
+        raise DecodeError(f"{len(data)} octets are too few", format=_FORMAT, offset=0)
+    kind = _KINDS.get(data[0])
+    if kind is None:
+        raise DecodeError(f"unknown kind {data[0]}", format=_FORMAT, offset=0)
+    limit = _LIMITS[kind]
+    if len(data) - _HEADER_OCTETS > limit:
         raise LimitExceededError(format=_FORMAT, limit=f"octets of {kind.name}", value=limit)
+    number, body = int.from_bytes(data[1:_HEADER_OCTETS], "big"), data[_HEADER_OCTETS:]
     if kind is MessageKind.DECISION and (len(body) != 1 or body[0] not in _VERDICTS):
         raise DecodeError("a decision is one known octet", format=_FORMAT, offset=3)
     return Message(kind, number, body)
