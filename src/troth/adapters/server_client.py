@@ -40,6 +40,8 @@ from troth.mesh.event import (
 )
 from troth.mesh.join_messages import (
     JOIN_LABEL,
+    AppraisalReply,
+    AppraisalRequest,
     JoinReply,
     JoinRequest,
     SessionReply,
@@ -185,6 +187,21 @@ class ServerClient:
         joined = _joined(reply, key)
         await self.use_identity(joined.svid)
         return joined
+
+    async def appraise(self, evidence: bytes, media_type: str, *, challenge: bytes) -> str:
+        """Have Evidence of a peer appraised by the server's Verifier; return the signed EAR.
+
+        Raises:
+            VerificationError, DecodeError: the Evidence is refused.
+            AuthorizationError: this node is no member.
+            UnavailableError: no answer, or not now.
+        """
+        message = AppraisalRequest(
+            evidence=encode_base64url(evidence),
+            media_type=media_type,
+            challenge=encode_base64url(challenge),
+        )
+        return (await self._post("/v1/appraisals", message, AppraisalReply)).ear
 
     async def nodes(self) -> Snapshot:
         """Return all members as the server sees them now."""

@@ -121,6 +121,8 @@ def translated() -> Iterator[None]:
                     remedy="compare server address, SPIFFE ID and trust bundle",
                 ) from exc
             cause = cause.__cause__ or cause.__context__
-        raise UnavailableError(f"the server does not answer: {str(exc) or type(exc).__name__}") from exc
+        raise UnavailableError(
+            f"the server does not answer: {str(exc) or type(exc).__name__}"
+        ) from exc
     except httpx.InvalidURL as exc:
         raise UnavailableError(f"the server's address cannot be used: {exc}") from exc

@@ -21,6 +21,8 @@ from troth.mesh.member import MAX_SERVICES, Service
 
 __all__ = [
     "JOIN_LABEL",
+    "AppraisalReply",
+    "AppraisalRequest",
     "BundleMessage",
     "JoinReply",
     "JoinRequest",
@@ -75,6 +77,27 @@ class JoinRequest(_Message, frozen=True, kw_only=True):
     evidence: str | tuple[str | int, ...]
     media_type: Annotated[str, Meta(max_length=256)] = ""
     services: Annotated[tuple[Service, ...], Meta(max_length=MAX_SERVICES)] = ()
+
+
+class AppraisalRequest(_Message, frozen=True, kw_only=True):
+    """A member asks for a background check of Evidence that a peer showed it.
+
+    Attributes:
+        evidence: base64url.
+        media_type: of the Evidence; empty where it speaks for itself.
+        challenge: what has to stand in its signed part, base64url. What it covers is the asking
+            member's to know: the result therefore names no key and makes nobody a member.
+    """
+
+    evidence: str
+    media_type: Annotated[str, Meta(max_length=256)] = ""
+    challenge: Annotated[str, Meta(min_length=11, max_length=86)]
+
+
+class AppraisalReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a background check: an Attestation Result as a signed JWT, without a key."""
+
+    ear: str
 
 
 class BundleMessage(msgspec.Struct, frozen=True, kw_only=True):

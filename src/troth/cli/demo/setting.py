@@ -11,10 +11,12 @@ from pathlib import Path
 from troth.cli.demo.platforms import CHANGED, CLOUD, EDGE, Platforms
 from troth.cli.demo.ports import PortReservation
 
-__all__ = ["TRUST_DOMAIN", "NodeSetting", "Setting"]
+__all__ = ["PASSPORT_SECONDS", "TRUST_DOMAIN", "VERIFIER", "NodeSetting", "Setting"]
 
 TRUST_DOMAIN = "demo.example"
 VERIFIER = "demo-verifier"
+# How old a result the cloud node takes at the ticker before it asks for fresh Evidence.
+PASSPORT_SECONDS = 8
 ROLES = {CLOUD: "cloud node", EDGE: "edge node", CHANGED: "edge node"}
 PEER_OF = {CLOUD: EDGE, EDGE: CLOUD, CHANGED: CLOUD}
 
@@ -80,14 +82,6 @@ corims = [{", ".join(_text(str(corim)) for corim in self.corims)}]
     ) -> NodeSetting:
         """Write one agent's configuration; `server` and `service` are their ready lines."""
         peer = PEER_OF[name]
-        rule = f"""\
-peers = [{_text(f"spiffe://{TRUST_DOMAIN}/*")}]
-model = "passport"
-min_tier = "measured"
-verifiers = [{_text(VERIFIER)}]
-# Insecure: the peers are simulated.
-allow_insecure = true
-"""
         http_port, tcp_port = self._ports.take(), self._ports.take()
         setting = NodeSetting(
             name=name,
@@ -117,6 +111,7 @@ xds_socket = {_text(str(self.directory / f"{name}.xds"))}
 admin_socket = {_text(str(self.directory / f"{name}.adm"))}
 bootstrap = {_text(str(setting.bootstrap))}
 access_log = {_text(str(setting.access_log))}
+access_log_interval_seconds = 0.5
 
 {self._gate(name)}
 [[inbound]]
@@ -143,21 +138,45 @@ peer = {_text(_spiffe_id(peer))}
 protocol = "tcp"
 listen = "127.0.0.1:{tcp_port}"
 
-[[clients]]
-{rule}
-[[servers]]
-{rule}
+{self._rules(name)}
 [[verifiers]]
 name = {_text(VERIFIER)}
 """
         )
         return setting
 
+    def _rules(self, name: str) -> str:
+        rules = [_rule("clients", model="passport"), _rule("servers", model="passport")]
+        if self.gated:
+            # The mixed pair: at the edge node's ticker, its caller's SVID is enough for the edge
+            # node, while the cloud node wants a result, and fresh Evidence where that is too old.
+            if name == EDGE:
+                rules.insert(0, _rule("clients", model="svid_only", service="ticker"))
+            if name == CLOUD:
+                rules.insert(
+                    0, _rule("servers", model="any", service="ticker", max_age=PASSPORT_SECONDS)
+                )
+        return "\n".join(rules)
+
     def _gate(self, name: str) -> str:
         if not self.gated:
             return ""
         return f"""[gate]
 socket = {_text(str(self.directory / f"{name}.gate"))}
+"""
+
+
+def _rule(table: str, *, model: str, service: str = "", max_age: int = 0) -> str:
+    services = f"services = [{_text(service)}]\n" if service else ""
+    return f"""\
+[[{table}]]
+peers = [{_text(f"spiffe://{TRUST_DOMAIN}/*")}]
+{services}model = {_text(model)}
+min_tier = "measured"
+max_age_seconds = {max_age}
+verifiers = [{_text(VERIFIER)}]
+# Insecure: the peers are simulated.
+allow_insecure = true
 """
 
 

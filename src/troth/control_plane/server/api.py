@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from troth.control_plane.openapi import openapi_route
 from troth.control_plane.server.agent_routes import agent_routes
+from troth.control_plane.server.appraisal_route import appraise_for_member
 from troth.control_plane.server.common_routes import (
     common_routes,
     exception_handlers,
@@ -43,6 +44,9 @@ def create_app(context: ServerContext) -> Starlette:
         snapshot = await context.registry_worker.run(context.registry.snapshot)
         return _json(snapshot)
 
+    async def appraisals(request: Request) -> Response:
+        return await appraise_for_member(context, request)
+
     routes: list[BaseRoute] = [
         *common_routes(context),
         Route("/v1/join/sessions", join.open_session, methods=["POST"]),
@@ -51,6 +55,7 @@ def create_app(context: ServerContext) -> Starlette:
         Route("/v1/feed/ack", feed.acknowledge, methods=["POST"]),
         Route("/v1/nodes", nodes),
         *agent_routes(context),
+        Route("/v1/appraisals", appraisals, methods=["POST"]),
     ]
     if context.config.public_metrics:
         routes.append(metrics_route(context))

@@ -109,6 +109,22 @@ class EvidenceAppraiser:
             minimised=minimised,
         )
 
+    def check(self, evidence: bytes, *, media_type: str, challenge: bytes, now: datetime) -> bytes:
+        """Appraise Evidence for a member that asks about a peer; return a signed, minimised EAR.
+
+        It names no key: only who made the challenge knows what that covers.
+
+        Raises:
+            DecodeError: not Evidence that we take.
+            VerificationError: not authentic, or it does not carry the challenge.
+        """
+        result = self._verifier.appraise(
+            evidence, now=now, challenge=challenge, media_type=media_type
+        )
+        return sign_ear(
+            minimise(result.to_ear()), self._keys.signer(now), Dialect.IETF_03, wire="jwt"
+        )
+
     def again(self, remembered: AppraisedEvidence, *, now: datetime) -> AttestationResult:
         """Appraise recorded Evidence under what is in force now.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from troth.clock import Clock
+from troth.control_plane.server.appraisal import EvidenceAppraiser
 from troth.control_plane.server.bundles import ServerBundles
 from troth.control_plane.server.config import ServerConfig
 from troth.control_plane.server.endorsement_set import EndorsementSet
@@ -35,6 +36,8 @@ class ServerContext:
     clock: Clock
     registry: Registry
     registry_worker: Worker
+    appraiser: EvidenceAppraiser
+    appraisal_worker: Worker
     endorsements: EndorsementSet
     hub: FeedHub
     issuer: SvidIssuer

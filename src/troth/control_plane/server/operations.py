@@ -20,6 +20,8 @@ from troth.control_plane.verification.operations import (
 from troth.mesh.entry_message import EntryMessage
 from troth.mesh.event import Snapshot
 from troth.mesh.join_messages import (
+    AppraisalReply,
+    AppraisalRequest,
     JoinReply,
     JoinRequest,
     SessionReply,
@@ -182,6 +184,17 @@ def _members() -> list[Operation]:
             words="All members.",
             tag="members",
             answers=(_json(Snapshot), *problems((403, 503), PROBLEM, on403=_MEMBERS_ONLY)),
+        ),
+        Operation(
+            method="POST",
+            path="/v1/appraisals",
+            words="Appraise Evidence that a peer showed; the result names no key.",
+            tag="members",
+            body=_body(AppraisalRequest),
+            answers=(
+                _json(AppraisalReply),
+                *problems((400, 403, 413, 415, 429, 503), PROBLEM),
+            ),
         ),
     ]
 

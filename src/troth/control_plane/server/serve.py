@@ -346,6 +346,8 @@ async def _compose(
         clock=clock,
         registry=registry,
         registry_worker=registry_worker,
+        appraiser=appraiser,
+        appraisal_worker=appraisal_worker,
         endorsements=endorsements,
         hub=hub,
         issuer=issuer,
