@@ -38,8 +38,9 @@ from troth.errors import AuthorizationError, FreshnessError, TrothError, Unavail
 from troth.evidence.attester import Attester
 from troth.formats.keys import VerificationKey, load_keys
 from troth.identity.trust_bundle import TrustBundle
-from troth.mesh.event import Bundles, FeedNotice
+from troth.mesh.event import Bundles, Event, FeedMessage, FeedNotice
 from troth.mesh.member import Service
+from troth.mesh.node import PERMISSIONS
 from troth.mesh.passport import TrustedVerifier
 from troth.mesh.peer_policy import PeerPolicy
 
@@ -104,6 +105,8 @@ class NodeAgent:
         self._cuts: dict[str, tuple[int, datetime]] = {}
         self._changed = asyncio.Event()
         self._acknowledged = -1
+        # The server took this node's membership away: ask again at once.
+        self._excluded = asyncio.Event()
         # Whether every proxy is known to have the last wish in effect.
         self._settled = False
 
@@ -217,7 +220,7 @@ class NodeAgent:
         retry = _FIRST_RETRY_SECONDS
         wait = _spread(self._refresh_seconds())
         while True:
-            await asyncio.sleep(wait)
+            await self._wait_to_renew(wait)
             try:
                 self._adopt(await self._join())
             except (UnavailableError, FreshnessError) as exc:
@@ -225,12 +228,7 @@ class NodeAgent:
                 retry = min(2 * retry, _LAST_RETRY_SECONDS)
                 _log.warning("renewal failed", why=str(exc), retry_in_seconds=round(wait, 1))
             except AuthorizationError as exc:
-                self._membership = None
-                if self._gate is not None:
-                    self._gate.withdraw()
-                if self._workloads is not None:
-                    self._workloads.withdraw()
-                self._changed.set()
+                self._lose_membership()
                 wait = _spread(_REFUSED_RETRY_SECONDS)
                 _log.error("no longer a member", why=str(exc), what_to_do=exc.remedy)
             except TrothError as exc:
@@ -240,6 +238,33 @@ class NodeAgent:
                 retry = _FIRST_RETRY_SECONDS
                 wait = _spread(self._refresh_seconds())
 
+    def _lose_membership(self) -> None:
+        self._membership = None
+        if self._gate is not None:
+            self._gate.withdraw()
+        if self._workloads is not None:
+            self._workloads.withdraw()
+        self._changed.set()
+
+    async def _wait_to_renew(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._excluded.wait()
+        self._excluded.clear()
+
+    def _look_at_own(self, message: FeedMessage) -> None:
+        """Act on the server's word that this node may have no SVID any more."""
+        membership = self._membership
+        if (
+            membership is not None
+            and isinstance(message, Event)
+            and message.member.node_id == membership.node_id
+            and PERMISSIONS[message.member.state].svid == "no"
+        ):
+            _log.error("membership was taken away", state=message.member.state.value)
+            self._lose_membership()
+            self._excluded.set()
+
     def _refresh_seconds(self) -> float:
         return self._membership.refresh_after.total_seconds() if self._membership else 0.0
 
@@ -248,6 +273,7 @@ class NodeAgent:
             after = self._table.sequence if self._table and self._table.sequence >= 0 else None
             try:
                 async for message in self._server.feed(after):
+                    self._look_at_own(message)
                     if self._table is not None and self._table.apply(
                         message, now=self._clock.now()
                     ):
