@@ -28,7 +28,7 @@ async def appraise_for_member(context: ServerContext, request: Request) -> Respo
     caller = caller_of(request.scope)
     member = await context.members.member(caller)
     # Members pay like strangers: one of them must not keep the Verifier from the others.
-    wait = context.limiter.take(str(member.node_id), monotonic=context.clock.monotonic())
+    wait = context.limiter.take(str(member.id), monotonic=context.clock.monotonic())
     if wait:
         return problem(429, "rate_limited", headers={"Retry-After": str(int(wait) + 1)})
     limits = context.config.limits
