@@ -45,6 +45,7 @@ from troth.formats.exported_authenticator import (
     certificate_verify_input,
     decode_request,
     finish_authenticator,
+    make_request,
 )
 from troth.formats.tls_wire import handshake_message, vector
 from troth.tls.core.framing import FrameKind
@@ -156,6 +157,16 @@ async def other_type(run: Attempt) -> None:
 
 def extension(kind: int, value: bytes) -> bytes:
     return kind.to_bytes(2, "big") + vector(value, 2)
+
+
+async def bare_request(run: Attempt) -> None:
+    made = make_request(
+        run.wire.binding.role,
+        context=os.urandom(32),
+        signature_schemes=list(SignatureScheme),
+        extensions={},
+    )
+    run.send(MessageKind.REQUEST, made.raw)
 
 
 async def unasked_extension(run: Attempt) -> None:
@@ -353,6 +364,7 @@ ATTEMPTS = {
     "Use a context a second time": Row(context_twice),
     "Use our own context against us": Row(our_context),
     "Send a request of the other role's type": Row(other_type),
+    "Strip cmw_attestation from its request": Row(bare_request),
     "Put an extension into the authenticator that was not asked for": Row(unasked_extension),
     "Put an extension on a certificate other than the first": Row(extension_on_second),
     "Send two attestation payloads": Row(two_payloads),
