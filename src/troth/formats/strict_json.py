@@ -78,12 +78,14 @@ def encode_json(value: object) -> bytes:
         ApiMisuseError: `value` holds something that JSON has no form for.
     """
     try:
-        text = json.dumps(
-            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-        )
-        return text.encode("utf-8")
+        return _ENCODER.encode(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as exc:
         raise ApiMisuseError(f"cannot be written as JSON: {exc}") from exc
+
+
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+)
 
 
 def _check_limits(data: bytes, format: str, limits: Limits) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Final, Literal, TypeVar
 
 from troth.errors import ApiMisuseError, DecodeError, UnsupportedError
@@ -258,6 +259,13 @@ def _submod_claims(submod: EarSubmod, outer: _Output, label: str) -> dict[Label,
     return out.claims
 
 
+@cache
+def _taken(encoding: Encoding, dialect: Dialect, fields: frozenset[Claim]) -> frozenset[Label]:
+    """Return the labels that an extension of such a map must not have."""
+    own = {encoding.label(claim, dialect) for claim in fields}
+    return frozenset(other_dialects_labels(encoding, dialect) | own)
+
+
 class _Output:
     """One map of claims in the making."""
 
@@ -265,9 +273,7 @@ class _Output:
         self, encoding: Encoding, dialect: Dialect, format: str, fields: frozenset[Claim]
     ) -> None:
         self.encoding, self.dialect, self.format = encoding, dialect, format
-        self._taken = other_dialects_labels(encoding, dialect) | {
-            encoding.label(claim, dialect) for claim in fields
-        }
+        self._taken = _taken(encoding, dialect, fields)
         self.claims: dict[Label, object] = {}
 
     def put(self, claim: Claim, value: object | None) -> None:
