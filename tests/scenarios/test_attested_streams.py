@@ -506,3 +506,65 @@ async def test_half_close_reaches_the_other_end_and_answers_still_come_back(
         stream.writer.write_eof()
         assert await stream.reader.read(-1) == b"100000"
         stream.writer.close()
+
+
+async def test_data_that_is_cut_off_is_not_taken_for_complete(
+    world: World, cloud: Node, edge: Node
+) -> None:
+    """Neither TLS's own end nor TCP's says that the peer has sent all that it had to say."""
+
+    async def cut(stream: AttestedStream) -> None:
+        stream.writer.write(b"half of")
+        await stream.writer.drain()
+        stream.connection.close()
+
+    async with serving(world, edge, world.policy(), cut) as (_, port):
+        stream = await call(world, cloud, port, world.policy())
+        assert await stream.reader.readexactly(7) == b"half of"
+        with pytest.raises(ConnectionResetError, match="before the end of the peer's data"):
+            await stream.reader.read(1)
+
+
+async def test_who_never_finishes_tls_is_cut_off(world: World, edge: Node) -> None:
+    async with serving(world, edge, world.policy()) as (server, port):
+        object.__setattr__(server._options, "handshake_seconds", 0.1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x16\x03\x01")
+        assert await reader.read(1) == b""
+        writer.close()
+        await until(lambda: server.connections == 0)
+
+
+async def test_what_is_not_tls_is_answered_with_an_alert(world: World, edge: Node) -> None:
+    with capture_logs() as logs:
+        async with serving(world, edge, world.policy()) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = await reader.read(-1)
+            writer.close()
+            await until(lambda: server.connections == 0)
+    assert answer[:1] in (b"", b"\x15")
+    assert [entry["event"] for entry in logs] == ["connection failed"]
+
+
+async def test_a_peer_that_vanishes_while_we_write_harms_nobody(
+    world: World, cloud: Node, edge: Node
+) -> None:
+    async with serving(world, edge, world.policy()) as (server, port):
+        stream = await call(world, cloud, port, world.policy())
+        await until(lambda: server.connections == 1)
+        (theirs,) = server._connections
+        theirs.abort()
+
+        async def write_on() -> None:
+            while True:
+                stream.writer.write(bytes(100_000))
+                await stream.writer.drain()
+                await asyncio.sleep(0)
+
+        with pytest.raises(ConnectionError):
+            await write_on()
+        stream.writer.write(b"to nobody")
+        stream.writer.close()
+        again = await call(world, cloud, port, world.policy())
+        again.writer.close()

@@ -21,6 +21,7 @@ from troth.tls.asyncio.driver import AttestationRefusedError
 from troth.tls.core.binding import BindingKind
 from troth.tls.core.exchange import Timeouts
 from troth.tls.core.messages import MessageKind, Verdict
+from troth.tls.peer import ChannelPeer
 
 QUICK = Timeouts(peer=0.3, prove=0.3, appraise=0.3, renewal=0.3)
 
@@ -383,3 +384,66 @@ async def test_an_appraisal_that_ends_after_the_connection_opens_nothing(
         assert not one.opened.done()
         with pytest.raises(ApiMisuseError):
             _ = one.driver.peer
+
+
+async def test_an_outage_at_a_renewal_is_outlived_where_the_policy_keeps(
+    world: World, cloud: Node, edge: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked again by itself, after the Verifier was away once."""
+    monkeypatch.setattr(driver_module, "_LEAST_RENEWAL_SECONDS", 0.05)
+    monkeypatch.setattr(driver_module, "REFRESH_FRACTION", 1e-9)
+    failures = 0
+
+    def away_once() -> None:
+        nonlocal failures
+        if check.calls == 2:
+            failures += 1
+            raise UnavailableError("the Verifier is away")
+
+    check = Check(world, away_once)
+    policy = world.policy(model="background_check", on_indeterminate="keep")
+    client = Setting(cloud, policy, verifier=check)
+    with capture_logs() as logs:
+        async with pair(world, client, Setting(edge, world.policy())) as (one, other):
+            await both_open(one, other)
+            await until(lambda: len(one.renewed) >= 2)
+            assert one.driver.flowing
+    assert failures == 1
+    assert any(entry["event"] == "connection kept without a new decision" for entry in logs)
+
+
+async def test_a_peer_that_stops_answering_renewals_is_given_up_at_its_deadline(
+    world: World, cloud: Node, edge: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "_LEAST_RENEWAL_SECONDS", 0.05)
+    monkeypatch.setattr(driver_module, "REFRESH_FRACTION", 1e-9)
+    client = Setting(cloud, world.policy(max_connection_age=timedelta(minutes=5)))
+    async with pair(world, client, Setting(edge, world.policy())) as (one, other):
+        await both_open(one, other)
+        deadline = one.driver.peer.deadline
+    assert deadline is not None
+    client.clock.set(deadline - timedelta(milliseconds=400))
+    async with pair(world, client, Setting(edge, world.policy())) as (one, other):
+        await both_open(one, other)
+        other.hold = lambda sent: sent.kind is MessageKind.PROOF
+        ended = await ends(one)
+        assert ended.why.startswith(("lapsed", "no progress"))
+        assert client.clock.now() >= deadline - timedelta(milliseconds=50)
+
+
+async def test_a_passport_too_large_for_the_peer_is_declined_at_once(
+    world: World, cloud: Node, edge: Node
+) -> None:
+    client = Setting(cloud, world.policy(max_payload_octets=200))
+    async with pair(world, client, Setting(edge, world.policy())) as (one, other):
+        assert (await ends(one)).verdict is Verdict.DECLINED
+        assert "the peer takes 200" in (await ends(other)).why
+
+
+async def test_an_svid_that_nobody_dates_is_refused_where_nothing_is_asked(
+    world: World, cloud: Node, edge: Node
+) -> None:
+    client = Setting(cloud, world.policy(model="svid_only"))
+    async with pair(world, client, Setting(edge, world.policy()), start=False) as (one, _):
+        one.driver.start(ChannelPeer(spiffe_id=edge.svid.spiffe_id))
+        assert "nobody says when its SVID ends" in (await ends(one)).why
