@@ -55,6 +55,10 @@ class OperatorClient:
         content = message if isinstance(message, bytes) else msgspec.json.encode(message)
         return await self._call("POST", path, query, content)
 
+    async def put(self, path: str, message: object) -> Any:  # noqa: ANN401 - a JSON tree
+        """Put `message` as JSON in the place of what is at `path`, and return the outcome."""
+        return await self._call("PUT", path, {}, msgspec.json.encode(message))
+
     async def _call(
         self, method: str, path: str, query: Mapping[str, str | int], content: bytes | None = None
     ) -> Any:  # noqa: ANN401 - a JSON tree

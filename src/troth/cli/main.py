@@ -28,6 +28,13 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("troth.cli.agent:agent", "Run the agent of one node, beside its Envoy"),
     "verifier": ("troth.cli.verifier:verifier", "Run a Verifier alone"),
     "demo": ("troth.cli.demo.command:demo", "Show the main job with real parts on this machine"),
+    "entry": ("troth.cli.entry:entry", "Register nodes and workloads"),
+    "node": ("troth.cli.node:node", "Look at nodes, expel them, let them attest again"),
+    "bundle": ("troth.cli.bundle:bundle", "Look at trust bundles, federate, roll authorities over"),
+    "apply": (
+        "troth.cli.apply:apply",
+        "Bring a server to what files say, or say what would change",
+    ),
     "attest": ("troth.cli.attest:attest", "Make Evidence of this machine, or say with what"),
     "verify": ("troth.cli.verify:verify", "Verify and appraise one piece of Evidence"),
     "explain": ("troth.cli.explain:explain", "Say in words what a result or refusal means"),
