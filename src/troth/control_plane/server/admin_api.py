@@ -66,6 +66,7 @@ def create_admin_app(context: ServerContext) -> Starlette:
         openapi_route("Troth server: operators", admin_operations()),
         *endorsement_routes(
             endorsements=context.endorsements,
+            worker=context.registry_worker,
             provision=context.operators.provision,
             withdraw=withdraw,
             clock=context.clock,

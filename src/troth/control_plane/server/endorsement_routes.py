@@ -16,6 +16,7 @@ from troth.clock import Clock
 from troth.control_plane.server.endorsement_set import Overlap
 from troth.control_plane.server.http_server import caller_of
 from troth.control_plane.server.requests import query_text, read_body
+from troth.control_plane.server.worker import Worker
 from troth.endorsement.repository import HeldCorim, Provisioned
 from troth.errors import DecodeError
 from troth.formats.limits import RIM_LIMITS
@@ -61,7 +62,7 @@ class CorimMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Endorsed(Protocol):
-    """What is held, for people to read."""
+    """What is held, for people to read. Methods may block."""
 
     def held(self, *, now: datetime) -> tuple[HeldCorim, ...]:
         """Return the CoRIMs."""
@@ -83,12 +84,18 @@ class _Withdraw(Protocol):
 
 
 def endorsement_routes(
-    *, endorsements: Endorsed, provision: _Provision, withdraw: _Withdraw, clock: Clock
+    *,
+    endorsements: Endorsed,
+    worker: Worker,
+    provision: _Provision,
+    withdraw: _Withdraw,
+    clock: Clock,
 ) -> list[Route]:
     """Return the routes.
 
     Args:
         endorsements: for reading.
+        worker: a thread to read them in: there may be many.
         provision: takes a CoRIM in.
         withdraw: withdraws what has an identifier; what it returns is the answer.
         clock: time.
@@ -103,10 +110,11 @@ def endorsement_routes(
         return _json(made, status=201)
 
     async def corims(_: Request) -> Response:
-        return _json([CorimMessage.of(each) for each in endorsements.held(now=clock.now())])
+        found = await worker.run(endorsements.held, now=clock.now())
+        return _json([CorimMessage.of(each) for each in found])
 
     async def values(_: Request) -> Response:
-        return _json(endorsements.values(now=clock.now()))
+        return _json(await worker.run(endorsements.values, now=clock.now()))
 
     async def remove(request: Request) -> Response:
         identifier = query_text(request, "id")

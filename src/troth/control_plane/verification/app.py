@@ -109,6 +109,7 @@ def create_verifier_admin_app(parts: VerifierParts) -> Starlette:
         *parts.apis.operators_provisioning.routes(),
         *endorsement_routes(
             endorsements=parts.endorsements,
+            worker=parts.endorsement_worker,
             provision=provision,
             withdraw=withdraw,
             clock=parts.clock,

@@ -65,11 +65,13 @@ class SharedEndorsements:
         return self._set.snapshot(now)
 
     def held(self, *, now: datetime) -> tuple[HeldCorim, ...]:
-        """Return the CoRIMs that are held, in force or not."""
+        """Return the CoRIMs that are held, in force or not; raises as `refresh`."""
+        self.refresh(now)
         return self._set.held(now=now)
 
     def values(self, *, now: datetime) -> list[dict[str, object]]:
-        """Return every Reference Value and trust anchor that is held, for people to read."""
+        """Return every Reference Value and trust anchor that is held; raises as `refresh`."""
+        self.refresh(now)
         return self._set.values(now=now)
 
     def load(self, *, now: datetime) -> None:
