@@ -34,6 +34,7 @@ from troth.errors import (
     TrothError,
     UnavailableError,
     UnsupportedError,
+    VerificationError,
 )
 from troth.formats import cbor
 from troth.formats.base64url import encode_base64url
@@ -59,11 +60,16 @@ _SWEEP_EVERY: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """An answer in force: as signed, decoded, and until when it is used without asking."""
+    """An answer in force: as signed, decoded, and until when it is used without asking.
+
+    Attributes:
+        storable: whether the service allows that it is kept.
+    """
 
     raw: bytes
     answer: Coserv
     fresh_until: datetime
+    storable: bool = True
 
 
 class CoservClient:
@@ -118,7 +124,8 @@ class CoservClient:
         Raises:
             UnavailableError: no answer can be had, and none that was kept is in force.
             UnsupportedError: the service does not answer such queries.
-            DecodeError, VerificationError: what it answers cannot be believed.
+            DecodeError, VerificationError: what it answers cannot be believed, and no answer that
+                was kept is in force.
         """
         name = hashlib.sha256(query.encode()).hexdigest()
         with self._locks[int(name[:4], 16) % _LOCKS]:
@@ -127,13 +134,15 @@ class CoservClient:
                 return kept.raw, kept.answer
             try:
                 fetched = self._fetched(query, now)
-            except UnavailableError as exc:
+            except UnsupportedError:
+                raise  # it says so, and not whoever is in the way
+            except (UnavailableError, VerificationError, DecodeError) as exc:
                 if kept is None:
                     raise
                 _LOG.warning("%s; an earlier answer is used until it expires", exc)
                 return kept.raw, kept.answer
             # Strangers can ask for anything; what nobody knows must not push out what is known.
-            if _says_something(fetched.answer):
+            if fetched.storable and _says_something(fetched.answer):
                 self._keep(name, fetched)
             return fetched.raw, fetched.answer
 
@@ -149,7 +158,12 @@ class CoservClient:
             self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
             raise
         answer = self._believed(response.content, query, now)
-        return _Kept(response.content, answer, _fresh_until(response, answer, now))
+        return _Kept(
+            response.content,
+            answer,
+            _fresh_until(response, answer, now),
+            storable="no-store" not in response.headers.get("cache-control", "").lower(),
+        )
 
     def _ask(self, query: Coserv) -> httpx.Response:
         endpoint = self._endpoint or self._discovered()
