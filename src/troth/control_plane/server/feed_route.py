@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -28,7 +30,7 @@ _RENEWALS_PER_LEASE = 3
 class AckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An agent has applied everything up to this number."""
 
-    sequence: int
+    sequence: Annotated[int, Meta(ge=0, le=_MAX_SEQUENCE)]
 
 
 class MemberFeed:

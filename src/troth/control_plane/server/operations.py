@@ -8,6 +8,7 @@ from typing import Any, Final
 from troth.control_plane.openapi import Answer, Content, Operation, Parameter, problems
 from troth.control_plane.server.bundle_routes import FederationMessage
 from troth.control_plane.server.context import ServerContext
+from troth.control_plane.server.feed_route import AckRequest
 from troth.control_plane.server.operators import WithdrawalOutcome
 from troth.control_plane.verification.operations import (
     PROBLEM,
@@ -175,7 +176,7 @@ def _members() -> list[Operation]:
             path="/v1/feed/ack",
             words="Everything up to this event is in force here.",
             tag="members",
-            body=_body({"type": "object", "required": ["sequence"]}),
+            body=_body(AckRequest),
             answers=(Answer(status=204), *problems((400, 403, 409, 413, 503), PROBLEM)),
         ),
         Operation(
