@@ -25,6 +25,7 @@ _BENCHMARKS = {
     "endorsements": "benchmarks.endorsements:endorsement_lookup",
     "intel": "benchmarks.intel:intel",
     "mesh": "benchmarks.mesh:mesh",
+    "spiffe": "benchmarks.spiffe:spiffe",
     "tls": "benchmarks.tls:tls",
     "tpm2": "benchmarks.tpm2:tpm2",
     "vendor-schemes": "benchmarks.vendor_schemes:vendor_schemes",

@@ -70,7 +70,7 @@ def _form(field: dict[str, Any]) -> str:
 
 def _one_form(option: dict[str, Any]) -> str:
     if "enum" in option:
-        return ", ".join(f"`{choice}`" for choice in option["enum"])
+        return ", ".join(f"`{choice}`" if choice else '`""`' for choice in option["enum"])
     kind = option.get("type", "")
     words = {"integer": "whole number", "number": "number", "boolean": "true or false"}
     text = words.get(kind, str(kind))

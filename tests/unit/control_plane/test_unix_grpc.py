@@ -194,12 +194,16 @@ async def test_a_message_beyond_the_bound_is_refused_unread(directory: Path) -> 
     channel = Channel(path=str(directory / "s"))
     assert await _echo(channel, "x" * 60)
     method = StreamStreamMethod(channel, "/test.Echo/Echo", StringValue, StringValue)
-    with pytest.raises(GRPCError, match="longer than 64 octets") as refusal:
+
+    async def promise_four_gigabytes() -> None:
         async with method.open() as stream:
             await stream.send_request()
-            # A header that promises four gigabytes is enough to be refused.
+            # The header alone is enough to be refused.
             await stream._stream.send_data(b"\x00\xff\xff\xff\xff")
             await stream.recv_message()
+
+    with pytest.raises(GRPCError, match="longer than 64 octets") as refusal:
+        await promise_four_gigabytes()
     assert refusal.value.status is Status.RESOURCE_EXHAUSTED
     channel.close()
     await server.stop()

@@ -23,7 +23,9 @@ def test_each_scheme_goes_by_the_name_that_it_is_registered_under(name: str) -> 
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match=r"scheme is 'no-such'; expected one of .*cca.*psa"):
+    with pytest.raises(
+        ConfigurationError, match=r"scheme is 'no-such'; expected one of .*cca.*psa"
+    ):
         scheme("no-such")
 
 

@@ -163,7 +163,7 @@ async def test_a_reader_that_goes_away_is_forgotten(here: World) -> None:
         await feed.aclose()
         await client.close()
         async with asyncio.timeout(10):
-            while gauge._value.get():  # noqa: ASYNC110 - the server tells nobody
+            while gauge._value.get():  # the server tells nobody
                 await asyncio.sleep(0.02)
 
 
