@@ -6,7 +6,7 @@ from __future__ import annotations
 import string
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.appraisal import GOOD, NOW, case, corims_of, keys_only, verifier_of
@@ -168,6 +168,8 @@ def test_no_outcome_of_a_policy_affirms_more_than_its_vector(
 @given(
     st.text(max_size=200) | st.text('package troth.appraisal\n"`#{}[]():=_ifnotselvr', max_size=200)
 )
+@example("package troth.appraisal\n_[")
+@example("package troth.appraisal\nn = m[")
 def test_any_text_is_read_linted_and_never_affirms(text: str) -> None:
     source = RegoSource(text)
     lint(source, builtin=is_builtin)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,6 +23,7 @@ from troth.verifier.session_book import Outcome, SessionBook, used
 __all__ = ["SqliteSessionBook"]
 
 _BUSY_SECONDS = 5.0
+_RETRY_SECONDS = 0.01
 _BATCH = 5000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS used (
@@ -141,12 +143,28 @@ class SqliteSessionBook:
             connection = sqlite3.connect(
                 self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            for pragma in ("journal_mode=WAL", "synchronous=OFF", "temp_store=MEMORY"):
+            _share(connection)
+            for pragma in ("synchronous=OFF", "temp_store=MEMORY"):
                 connection.execute(f"PRAGMA {pragma}")
             self._local.connection = connection
             with self._lock:
                 self._open.append(connection)
         return connection
+
+
+def _share(connection: sqlite3.Connection) -> None:
+    # SQLite's own waiting does not cover the change of the journal's mode, which the first of
+    # several processes makes while the others open the file.
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 @contextmanager

@@ -244,7 +244,8 @@ class _View:
             if index < self._key_end():
                 return False
             single = closing == index + 2 and self.tokens[index + 1].kind == "name"
-            return single or self.tokens[index + 1].text in ("[", "{")
+            within = self.tokens[index + 1 : index + 2]  # none where the bracket ends the policy
+            return single or any(token.text in ("[", "{") for token in within)
         return before.text in (",", "(") and self._inside_call(index)
 
     def _is_reference(self, index: int) -> bool:

@@ -13,7 +13,9 @@ from troth.identity.svid_verifier import SvidVerifier
 from troth.identity.trust_bundle import TrustBundle
 from troth.testing.lab import SoftwareDevice
 
-NOW = datetime.now(UTC)
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Bundles:
@@ -31,7 +33,7 @@ def test_a_chain_that_comes_back_is_not_verified_again() -> None:
     world = World()
     verifier = SvidVerifier(Bundles(world))
     chain = shown_chain(world.join("edge"))
-    assert verifier.verify(chain, now=NOW) is verifier.verify(list(chain), now=NOW)
+    assert verifier.verify(chain, now=_now()) is verifier.verify(list(chain), now=_now())
     assert len(verifier) == 1
 
 
@@ -39,10 +41,10 @@ def test_a_kept_chain_ends_when_it_ends() -> None:
     world = World()
     verifier = SvidVerifier(Bundles(world))
     svid = world.join("edge").svid
-    verifier.verify(der_chain(svid), now=NOW)
+    verifier.verify(der_chain(svid), now=_now())
     assert verifier.verify(der_chain(svid), now=svid.not_after)
     for moment in (svid.not_after + timedelta(seconds=1), svid.not_before - timedelta(seconds=1)):
-        verifier.verify(der_chain(svid), now=NOW)
+        verifier.verify(der_chain(svid), now=_now())
         with pytest.raises(ChainError):
             verifier.verify(der_chain(svid), now=moment)
 
@@ -52,30 +54,30 @@ def test_another_bundle_forgets_what_the_old_one_vouched_for() -> None:
     bundles = Bundles(world)
     verifier = SvidVerifier(bundles)
     chain = shown_chain(world.join("edge"))
-    verifier.verify(chain, now=NOW)
+    verifier.verify(chain, now=_now())
     bundles.current = World().authority.bundle()
     with pytest.raises(ChainError):
-        verifier.verify(chain, now=NOW)
+        verifier.verify(chain, now=_now())
     bundles.current = None
     with pytest.raises(ChainError):
-        verifier.verify(chain, now=NOW)
+        verifier.verify(chain, now=_now())
     assert len(verifier) == 0
     bundles.current = world.authority.bundle()
-    assert verifier.verify(chain, now=NOW)
+    assert verifier.verify(chain, now=_now())
 
 
 def test_what_is_kept_is_bounded_and_refusals_are_not_kept() -> None:
     world, stranger = World(), World()
     verifier = SvidVerifier(Bundles(world), size=2)
     for name in ("a", "b", "c"):
-        verifier.verify(shown_chain(world.join(name)), now=NOW)
+        verifier.verify(shown_chain(world.join(name)), now=_now())
     assert len(verifier) == 2
     with pytest.raises(ChainError):
-        verifier.verify(shown_chain(stranger.join("d")), now=NOW)
+        verifier.verify(shown_chain(stranger.join("d")), now=_now())
     with pytest.raises(DecodeError):
-        verifier.verify([world.authority.certificate.public_bytes(Encoding.DER)], now=NOW)
+        verifier.verify([world.authority.certificate.public_bytes(Encoding.DER)], now=_now())
     with pytest.raises(DecodeError):
-        verifier.verify([b"not a certificate"], now=NOW)
+        verifier.verify([b"not a certificate"], now=_now())
     assert len(verifier) == 2
 
 
