@@ -23,6 +23,7 @@ from troth.formats.ear.token import verify_ear
 from troth.formats.keys import VerificationKey
 from troth.mesh.peer_policy import CLOCK_SKEW, PeerResult, ResultModel
 from troth.mesh.tier import Tier
+from troth.mesh.verifier_delegation import VerifierDelegation
 
 __all__ = [
     "MAX_KEPT_PASSPORTS",
@@ -47,10 +48,18 @@ class TrustedVerifier:
     Attributes:
         name: our name for it; it is what policies list. A token cannot choose it.
         keys: its result keys, the current one and those it still uses.
+        delegation: what its word is good for, where it speaks for others; the key is then the
+            delegation's. See `verifier_delegation.py`.
     """
 
     name: str
     keys: Sequence[VerificationKey]
+    delegation: VerifierDelegation | None = None
+
+    @classmethod
+    def delegated(cls, delegation: VerifierDelegation) -> TrustedVerifier:
+        """Believe the Verifier of a delegation, within its bounds."""
+        return cls(name=delegation.verifier, keys=[delegation.key], delegation=delegation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +117,7 @@ class PassportReader:
             SignatureError: none of the Verifiers signed it.
             FreshnessError: expired, or not valid yet.
             BindingError: it is about another key, or about none or several.
+            AuthorizationError: its Verifier may not say this; see `VerifierDelegation.bound`.
             DecodeError: not an EAR.
         """
         token = token.encode() if isinstance(token, str) else token
@@ -148,8 +158,11 @@ def _verify(token: bytes, verifiers: Iterable[TrustedVerifier], now: datetime) -
         except SignatureError as exc:
             refusal = exc
             continue
+        result = result_of(ear, verifier=verifier.name, model=ResultModel.PASSPORT)
+        if verifier.delegation is not None:
+            result = verifier.delegation.bound(result, ear, now=now)
         return Passport(
-            result=result_of(ear, verifier=verifier.name, model=ResultModel.PASSPORT),
+            result=result,
             ear=ear,
             key_digest=hashlib.sha256(ear.keys[0]).digest(),
             scheme=ear.troth.scheme,
