@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from troth.adapters.server_client import ServerClient
     from troth.control_plane.agent.agent_gate import AgentGate
     from troth.control_plane.agent.config import AgentConfig
+    from troth.control_plane.agent.delegations import DelegationFiles
     from troth.control_plane.agent.ports import Membership, MeshProxy
     from troth.control_plane.agent.trust import AgentTrust
     from troth.control_plane.agent.workload_side import WorkloadSide
@@ -127,6 +128,7 @@ async def _serve(config: AgentConfig, path: Path) -> None:
             proxy=proxy,
             attester=attester,
             verifier_keys=_verifier_keys(config, path),
+            delegations=_delegations(config, path),
             gate=gate,
             trust=trust,
             workloads=workloads,
@@ -246,8 +248,17 @@ def _verifier_keys(config: AgentConfig, path: Path) -> dict[str, Sequence[Verifi
             _read(section.keys, path, f"verifiers.{section.name}.keys"), source=section.keys
         )
         for section in config.verifiers
-        if section.keys
+        if section.keys and not section.delegation
     }
+
+
+def _delegations(config: AgentConfig, path: Path) -> DelegationFiles:
+    from troth.clock import SystemClock  # noqa: PLC0415
+    from troth.control_plane.agent.delegations import DelegationFiles  # noqa: PLC0415
+
+    files = DelegationFiles(config, path.parent)
+    files.check(now=SystemClock().now())
+    return files
 
 
 def _write_bootstrap(config: AgentConfig) -> None:

@@ -40,9 +40,15 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class NodeSection(_Section, frozen=True, kw_only=True):
-    """`[node]`: name shown to operators. The SPIFFE ID comes from the server's registration entry."""
+    """`[node]`: this node. Its SPIFFE ID comes from the server's registration entry.
+
+    Attributes:
+        name: shown to operators.
+        site: where the node is; the Verifiers of this site are believed by their delegations.
+    """
 
     name: Name
+    site: str = ""
 
 
 class ServerSection(_Section, frozen=True, kw_only=True):
@@ -271,10 +277,15 @@ class VerifierSection(_Section, frozen=True, kw_only=True):
         name: what rules call it.
         keys: file with its result keys (JWKS, JWK or PEM); empty to take those that the server
             of `[server]` publishes.
+        delegation: file that says what the Verifier may judge, made by `troth delegation create`;
+            `keys` are then those of who signed it. It is read again at each renewal.
+        elsewhere: believe it although its delegation is for another site than `node.site`.
     """
 
     name: str
     keys: str = ""
+    delegation: str = ""
+    elsewhere: bool = False
 
 
 class AgentConfig(_Section, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from troth.clock import Clock, SystemClock
 from troth.control_plane.agent.agent_gate import AgentGate
 from troth.control_plane.agent.config import AgentConfig, RuleSection
+from troth.control_plane.agent.delegations import DelegationFiles
 from troth.control_plane.agent.peers import JudgedPeer, PeerTable
 from troth.control_plane.agent.ports import Membership, MeshProxy, MeshServer
 from troth.control_plane.agent.trust import AgentTrust
@@ -65,6 +66,7 @@ class NodeAgent:
         proxy: MeshProxy,
         attester: Attester,
         verifier_keys: dict[str, Sequence[VerificationKey]] | None = None,
+        delegations: DelegationFiles | None = None,
         gate: AgentGate | None = None,
         trust: AgentTrust | None = None,
         workloads: WorkloadSide | None = None,
@@ -80,6 +82,7 @@ class NodeAgent:
             proxy: this node's proxy.
             attester: makes this node's Evidence.
             verifier_keys: result keys from files, by the Verifier's name.
+            delegations: the Verifiers that are believed within bounds.
             gate: the gate's side, where the configuration has a gate; its service is started.
             trust: whom to believe; the gate's too, where there is one.
             workloads: serves the node's workloads; is started.
@@ -96,6 +99,7 @@ class NodeAgent:
         self._on_bundle = on_bundle
         server.on_notice = self._notice
         self._verifier_keys = dict(verifier_keys or {})
+        self._delegations = delegations
         self._clock = clock or SystemClock()
         self._on_joined = on_joined
         # One key for the agent's life: peers pin it, so a renewal must not change it.
@@ -158,7 +162,7 @@ class NodeAgent:
 
     async def _load_result_keys(self) -> None:
         """Take the server's result keys for the Verifiers that have none from a file."""
-        wanted = [v.name for v in self._config.verifiers if not v.keys]
+        wanted = [v.name for v in self._config.verifiers if not (v.keys or v.delegation)]
         if not wanted:
             return
         published = load_keys(await self._server.result_keys(), source="the server's result keys")
@@ -197,9 +201,7 @@ class NodeAgent:
                 servers=self._policy(self._config.servers),
             )
         self._table.own_node_id = membership.node_id
-        self._table.verifiers = [
-            TrustedVerifier(name=name, keys=keys) for name, keys in self._verifier_keys.items()
-        ]
+        self._table.verifiers = self._believed()
         if self._gate is not None:
             self._gate.adopt(membership, self._table.verifiers)
         _log.info(
@@ -209,6 +211,14 @@ class NodeAgent:
             expires=membership.expires.isoformat(),
         )
         self._changed.set()
+
+    def _believed(self) -> Sequence[TrustedVerifier]:
+        believed = [
+            TrustedVerifier(name=name, keys=keys) for name, keys in self._verifier_keys.items()
+        ]
+        if self._delegations is not None:
+            believed += self._delegations.believed(now=self._clock.now())
+        return believed
 
     def _policy(self, rules: Sequence[RuleSection]) -> PeerPolicy:
         # Behind the gate a chain is only the way to it: each connection is decided on there.
