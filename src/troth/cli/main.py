@@ -40,6 +40,10 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("troth.cli.explain:explain", "Say in words what a result or refusal means"),
     "policy": ("troth.cli.policy:policy", "Check, test and try out Appraisal Policies"),
     "corim": ("troth.cli.corim:corim", "Make, show and sign Reference Values"),
+    "envoy": (
+        "troth.cli.envoy:envoy",
+        "Make Envoy's configuration, patch yours, say what an Envoy can do",
+    ),
     "delegation": (
         "troth.cli.delegation:delegation",
         "Let another Verifier judge for a site, within bounds",

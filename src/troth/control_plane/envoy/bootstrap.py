@@ -12,7 +12,7 @@ from troth.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["AGENT_CLUSTER", "bootstrap"]
+__all__ = ["AGENT_CLUSTER", "agent_cluster", "bootstrap", "internal_listeners", "overload_manager"]
 
 AGENT_CLUSTER = "troth-agent"
 # Envoy's default after a lost agent grows to 30 s between attempts; a proxy on the agent's own
@@ -80,37 +80,50 @@ def bootstrap(
             "cds_config": from_agent,
             "lds_config": from_agent,
         },
-        "static_resources": {"clusters": [_agent_cluster(xds_socket)]},
+        "static_resources": {"clusters": [agent_cluster(xds_socket)]},
         # The client's side of the gate stands in internal listeners.
-        "bootstrap_extensions": [
-            {
-                "name": "envoy.bootstrap.internal_listener",
-                "typed_config": {
-                    "@type": (
-                        "type.googleapis.com/"
-                        "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
-                    )
-                },
-            }
-        ],
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": (
-                            "type.googleapis.com/envoy.extensions.resource_monitors."
-                            "downstream_connections.v3.DownstreamConnectionsConfig"
-                        ),
-                        "max_active_downstream_connections": max_connections,
-                    },
-                }
-            ]
-        },
+        "bootstrap_extensions": internal_listeners(),
+        "overload_manager": overload_manager(max_connections),
     }
 
 
-def _agent_cluster(xds_socket: Path) -> dict[str, object]:
+def internal_listeners() -> list[dict[str, object]]:
+    """Return the extension that internal listeners need."""
+    return [
+        {
+            "name": "envoy.bootstrap.internal_listener",
+            "typed_config": {
+                "@type": (
+                    "type.googleapis.com/"
+                    "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+                )
+            },
+        }
+    ]
+
+
+def overload_manager(
+    max_connections: int = _MAX_DOWNSTREAM_CONNECTIONS,
+) -> dict[str, object]:
+    """Return the limit on connections that clients may have open in total."""
+    return {
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": (
+                        "type.googleapis.com/envoy.extensions.resource_monitors."
+                        "downstream_connections.v3.DownstreamConnectionsConfig"
+                    ),
+                    "max_active_downstream_connections": max_connections,
+                },
+            }
+        ]
+    }
+
+
+def agent_cluster(xds_socket: Path) -> dict[str, object]:
+    """Return the cluster that leads to the agent."""
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     return {
         "name": AGENT_CLUSTER,

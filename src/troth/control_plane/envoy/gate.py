@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from troth.control_plane.envoy.description import GateSetting
 
-__all__ = ["STATE_COLUMNS", "gate_filter", "hop_address", "hop_socket", "state_headers"]
+__all__ = [
+    "GATE_NAME",
+    "STATE_COLUMNS",
+    "gate_filter",
+    "hop_address",
+    "hop_socket",
+    "state_headers",
+]
 
+GATE_NAME = "troth.gate"
 _EXTENSIONS = "type.googleapis.com/envoy.extensions."
 
 # Access log column to filter state; docs/reference/gate-protocol.md section 6 has the keys.
@@ -60,7 +68,7 @@ def gate_filter(gate: GateSetting, *, role: str, label: str = "") -> dict[str, o
     if role == "server" and gate.permissive:
         words.append("mode=permissive")
     return {
-        "name": "troth.gate",
+        "name": GATE_NAME,
         "typed_config": {
             "@type": f"{_EXTENSIONS}filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter",
             "dynamic_module_config": {
@@ -76,19 +84,26 @@ def gate_filter(gate: GateSetting, *, role: str, label: str = "") -> dict[str, o
     }
 
 
-def hop_address(listener: str) -> dict[str, object]:
-    """Return the address of an internal listener."""
-    return {"envoy_internal_address": {"server_listener_name": listener}}
+def hop_address(listener: str, *, endpoint: str = "") -> dict[str, object]:
+    """Return the address of an internal listener, or of one endpoint that it leads to."""
+    address = {"server_listener_name": listener}
+    return {"envoy_internal_address": address | ({"endpoint_id": endpoint} if endpoint else {})}
 
 
-def hop_socket() -> dict[str, object]:
-    """Return the transport socket towards an internal listener."""
+def hop_socket(*, endpoint_metadata: str = "") -> dict[str, object]:
+    """Return the transport socket towards an internal listener.
+
+    Args:
+        endpoint_metadata: name of metadata of the endpoint that the internal listener gets.
+    """
+    passed = [{"kind": {"host": {}}, "name": endpoint_metadata}] if endpoint_metadata else []
     return {
         "name": "envoy.transport_sockets.internal_upstream",
         "typed_config": {
             "@type": (
                 f"{_EXTENSIONS}transport_sockets.internal_upstream.v3.InternalUpstreamTransport"
             ),
+            **({"passthrough_metadata": passed} if passed else {}),
             "transport_socket": {
                 "name": "envoy.transport_sockets.raw_buffer",
                 "typed_config": {

@@ -29,11 +29,12 @@ from troth.control_plane.unix_grpc import UnixGrpcServer
 from troth.errors import ApiMisuseError, ProxyError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from google.protobuf.any_pb2 import Any as AnyMessage
     from google.protobuf.message import Message
+    from grpclib._typing import IServable
     from grpclib.server import Stream
 
     from troth.control_plane.envoy.descriptors import EnvoyDescriptors
@@ -44,6 +45,7 @@ __all__ = ["DEFAULT_LEASE", "ProxyEvent", "ProxyEventKind", "ProxyStatus", "XdsS
 _LOG = logging.getLogger(__name__)
 DEFAULT_LEASE = timedelta(seconds=30)
 MAX_STREAMS = 64
+MAX_SECRET_STREAMS = 4096
 _REQUEST = "envoy.service.discovery.v3.DiscoveryRequest"
 _RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
 _RESOURCE = "type.googleapis.com/envoy.service.discovery.v3.Resource"
@@ -100,6 +102,9 @@ class XdsServer:
         socket: Unix socket path; the directory must exist and be private.
         descriptors: the types of the Envoy that will connect.
         allowed_uids: users whose processes are served; default: our own.
+        types: what is served; `(SECRET,)` for an Envoy whose listeners and clusters stand in its
+            own file, which has a stream for each secret.
+        services: further gRPC services on the socket.
         lease: how long listeners outlive their agent; None for without end.
         on_event: told what happens; must not block.
     """
@@ -110,6 +115,8 @@ class XdsServer:
         socket: Path,
         descriptors: EnvoyDescriptors,
         allowed_uids: frozenset[int] | None = None,
+        types: tuple[str, ...] = ORDER,
+        services: Collection[IServable] = (),
         lease: timedelta | None = DEFAULT_LEASE,
         on_event: Callable[[ProxyEvent], None] | None = None,
     ) -> None:
@@ -124,7 +131,9 @@ class XdsServer:
         self._changed = asyncio.Event()
         # Tells versions of this run from those of an agent before it, in Envoy's statistics.
         self._run = secrets.token_hex(4)
-        self._server = UnixGrpcServer([self], socket, allowed_uids=allowed_uids)
+        self._types = types
+        self._max_streams = MAX_STREAMS if LISTENER in types else MAX_SECRET_STREAMS
+        self._server = UnixGrpcServer([self, *services], socket, allowed_uids=allowed_uids)
         self._heart: asyncio.Task[None] | None = None
 
     def __mapping__(self) -> Mapping[str, Handler]:
@@ -137,7 +146,11 @@ class XdsServer:
 
             return Handler(serve, Cardinality.STREAM_STREAM, request, response)
 
-        return {path: handler(types) for path, types in _METHODS.items()}
+        return {
+            path: handler(types)
+            for path, types in _METHODS.items()
+            if set(types) <= set(self._types)
+        }
 
     async def start(self) -> None:
         """Begin to serve; what is published before is there from the first moment.
@@ -146,7 +159,7 @@ class XdsServer:
             ConfigurationError: the socket cannot be had.
         """
         await self._server.start()
-        if self._lease is not None:
+        if self._lease is not None and LISTENER in self._types:
             interval = self._lease.total_seconds() / 3
             self._heart = asyncio.create_task(self._renew_leases(interval))
 
@@ -189,6 +202,7 @@ class XdsServer:
         packed = {
             type_url: self._pack(type_url, values)
             for type_url, values in resources.by_type().items()
+            if type_url in self._types
         }
         versions = {
             type_url: self._table.publish(type_url, values) for type_url, values in packed.items()
@@ -264,8 +278,8 @@ class XdsServer:
 
     async def _serve(self, stream: Stream[Any, Any], types: frozenset[str]) -> None:
         """Run one stream until Envoy or `stop` ends it."""
-        if len(self._streams) >= MAX_STREAMS:
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"more than {MAX_STREAMS} streams")
+        if len(self._streams) >= self._max_streams:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"more than {self._max_streams} streams")
         discovery = DiscoveryStream(self._table, types)
         connection = self._streams[discovery] = _Connection()
         try:

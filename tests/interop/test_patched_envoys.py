@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two stock Envoys whose own configurations were patched, with their agents."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from interop.existing_envoys import CLIENT, SERVER
+from support.applications import HttpApplication
+from support.attested_world import Node, World
+from support.envoy_mesh import envoy_binary
+from support.ports import reserved_ports
+from support.static_agent import StaticAgent
+from troth.adapters.envoy_process import EnvoyProcess
+from troth.adapters.envoy_trial import validate_configuration
+from troth.cli.envoy.files import read_tree
+from troth.control_plane.envoy.description import GateSetting
+from troth.control_plane.envoy.patch.patching import patch
+from troth.control_plane.envoy.patch.remarks import Kind
+from troth.control_plane.envoy.patch.wish import PatchWish
+from troth.control_plane.gate import MODULE_PATH
+
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
+
+ORDERS = "spiffe://mesh.example/node/orders"
+
+
+@dataclass
+class Pair:
+    directory: Path
+    world: World
+    ports: dict[str, int]
+    shop: StaticAgent
+    orders: StaticAgent
+    application: HttpApplication
+
+    async def get(self, path: str = "/", *, port: str = "local") -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            return await client.get(
+                f"http://127.0.0.1:{self.ports[port]}{path}", headers={"x-troth-tier": "forged"}
+            )
+
+    async def get_directly(self, node: Node, port: str = "orders") -> bytes:
+        """One HTTP/1.1 request over mutual TLS, by a peer without a gate."""
+        chain = self.directory / f"{node.name}.pem"
+        chain.write_bytes(
+            node.svid.encode_pem() + node.svid.encode_private_key(serialization.Encoding.PEM)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(chain)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", self.ports[port], ssl=context
+            )
+            try:
+                writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                async with asyncio.timeout(10):
+                    return await reader.read()
+            finally:
+                writer.transport.abort()
+        return b""
+
+
+def wish(agent: StaticAgent, *, gate: GateSetting | None) -> PatchWish:
+    return PatchWish(
+        node_id=agent.node.name,
+        xds_socket=agent.directory / f"{agent.node.name}.xds",
+        gate=gate,
+        outbound={"orders": ("orders", ORDERS)},
+    )
+
+
+@contextlib.asynccontextmanager
+async def patched_pair(
+    *,
+    gated: bool = True,
+    permissive: bool = False,
+    kind: str = "STATIC",
+    services: Any = lambda _world: (),
+) -> AsyncIterator[Pair]:
+    """An application, a patched Envoy before it, a patched Envoy that calls it, and their agents."""
+    if gated and not MODULE_PATH.is_file():
+        pytest.skip("the gate's module is not built here: `make gate`")
+    world, application = World(), HttpApplication()
+    directory = Path(tempfile.mkdtemp(prefix="tp", dir="/tmp"))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        names = ["orders", "again", "health", "local"]
+        ports = dict(zip(names, stack.enter_context(reserved_ports(len(names))), strict=True))
+        app = await stack.enter_async_context(application.serve())
+        orders_node, shop_node = world.join("orders"), world.join("shop")
+        orders = StaticAgent(world, orders_node, directory, services=services(world))
+        shop = StaticAgent(world, shop_node, directory, servers={"orders": orders_node})
+        for agent in (orders, shop):
+            await stack.enter_async_context(agent)
+        host = "127.0.0.1" if kind == "STATIC" else "localhost"
+        for agent, template, name in ((orders, SERVER, "server"), (shop, CLIENT, "client")):
+            text = template.substitute(
+                ports, admin=directory / f"{name}.admin", app=app, kind=kind, host=host
+            )
+            setting = GateSetting(
+                module=agent.setting.module,
+                agent_socket=agent.setting.agent_socket,
+                permissive=permissive,
+            )
+            patched = patch(
+                read_tree(text.encode(), source=name), wish(agent, gate=setting if gated else None)
+            )
+            assert patched.config is not None
+            assert not patched.of_kind(Kind.LEFT)
+            envoy = EnvoyProcess(
+                binary=envoy_binary(), bootstrap=patched.config, concurrency=1, log_level="warning"
+            )
+            await stack.enter_async_context(envoy)
+            await envoy.wait_ready()
+        yield Pair(directory, world, ports, shop, orders, application)
+
+
+async def test_a_patched_pair_carries_attested_http_to_each_endpoint() -> None:
+    async with patched_pair() as pair:
+        for _ in range(6):
+            answer = await pair.get()
+            assert answer.status_code == 200
+        seen = [request.get("x-troth-status") for request in pair.application.requests]
+        by_http = [r for r in pair.application.requests if "x-troth-status" in r]
+        # Round robin over both endpoints: one is HTTP behind its proxy, the other plain bytes.
+        assert seen.count("attested") == 3
+        assert len(seen) == 6
+        assert {r["x-troth-binding"] for r in by_http} == {"key"}
+        assert {r["x-troth-tier"] for r in by_http} == {"measured"}
+        assert {live.spiffe_id for live in pair.shop.gate.live()} == {ORDERS}
+        assert len(pair.shop.gate.live()) == 2
+
+
+async def test_a_peer_without_a_gate_is_refused_by_both_patched_listeners() -> None:
+    async with patched_pair() as pair:
+        stranger = pair.world.join("stranger")
+        for port in ("orders", "again"):
+            assert await pair.get_directly(stranger, port) == b""
+        assert not pair.application.requests
+        assert (await pair.get()).status_code == 200
+        # What was no listener of the mesh still is none.
+        assert (await pair.get(port="health")).status_code == 200
+
+
+async def test_in_permissive_mode_a_peer_without_a_gate_is_marked_and_served() -> None:
+    async with patched_pair(permissive=True) as pair:
+        answer = await pair.get_directly(pair.world.join("stranger"))
+        assert answer.startswith(b"HTTP/1.1 200")
+        (request,) = pair.application.requests
+        assert request["x-troth-status"] == "none"
+        assert "x-troth-tier" not in request
+        assert (await pair.get()).status_code == 200
+        marks = {r.get("x-troth-status") for r in pair.application.requests}
+        assert "none" in marks
+
+
+async def test_endpoints_by_name_are_reached_through_one_gate() -> None:
+    async with patched_pair(kind="STRICT_DNS") as pair:
+        assert (await pair.get()).status_code == 200
+        assert {live.spiffe_id for live in pair.shop.gate.live()} == {ORDERS}
+
+
+async def test_without_its_agent_a_patched_server_admits_nobody() -> None:
+    async with patched_pair() as pair:
+        assert (await pair.get()).status_code == 200
+        await pair.orders.gate.stop()
+        await pair.shop.gate.close_where(lambda _: True, "the test")
+        answer = await pair.get()
+        assert answer.status_code == 503
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_envoy_accepts_what_was_patched_and_patching_again_changes_nothing(gated: bool) -> None:  # noqa: FBT001
+    setting = GateSetting(module=str(MODULE_PATH), agent_socket="/run/gate") if gated else None
+    if gated and not MODULE_PATH.is_file():
+        pytest.skip("the gate's module is not built here: `make gate`")
+    asked = PatchWish(
+        node_id="n", xds_socket=Path("/run/xds"), gate=setting, outbound={"orders": ("o", ORDERS)}
+    )
+    values = {"admin": "/run/admin", "app": 1, "orders": 2, "again": 3, "health": 4, "local": 5}
+    for template, kind, host in (
+        (SERVER, "", ""),
+        (CLIENT, "STATIC", "127.0.0.1"),
+        (CLIENT, "STRICT_DNS", "orders.example"),
+        (CLIENT, "LOGICAL_DNS", "orders.example"),
+    ):
+        text = template.substitute(values, kind=kind, host=host)
+        if kind == "LOGICAL_DNS":
+            text = text.replace(text[text.rindex("        - endpoint") :], "")
+        once = patch(read_tree(text.encode(), source="t"), asked)
+        assert once.config is not None
+        trial = validate_configuration(envoy_binary(), once.config)
+        assert trial.accepted, trial.reason
+        assert patch(once.config, asked).config == once.config
