@@ -27,10 +27,14 @@ from troth.adapters.envoy_process import EnvoyProcess
 from troth.adapters.envoy_trial import validate_configuration
 from troth.cli.envoy.files import read_tree
 from troth.control_plane.envoy.description import GateSetting
+from troth.control_plane.envoy.descriptors import EnvoyDescriptors
 from troth.control_plane.envoy.patch.patching import patch
 from troth.control_plane.envoy.patch.remarks import Kind
 from troth.control_plane.envoy.patch.wish import PatchWish
+from troth.control_plane.ext_authz.decision import CertificateJudge
+from troth.control_plane.ext_authz.service import ExtAuthzService
 from troth.control_plane.gate import MODULE_PATH
+from troth.tls.judge import Judge
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
 
@@ -181,6 +185,57 @@ async def test_without_its_agent_a_patched_server_admits_nobody() -> None:
         await pair.shop.gate.close_where(lambda _: True, "the test")
         answer = await pair.get()
         assert answer.status_code == 503
+
+
+def deciding(world: World, *, permissive: bool = False) -> list[ExtAuthzService]:
+    judge = Judge(world.policy(), world.bundles)
+    callers = CertificateJudge(world.bundles, find=lambda _: judge, permissive=permissive)
+    return [ExtAuthzService(EnvoyDescriptors.load(envoy_binary()), lambda: callers)]
+
+
+async def test_without_code_a_caller_is_admitted_by_the_result_in_its_certificate() -> None:
+    async with patched_pair(gated=False, services=deciding) as pair:
+        for _ in range(4):
+            assert (await pair.get()).status_code == 200
+        (request, *_rest) = [r for r in pair.application.requests if "x-forwarded-client-cert" in r]
+        assert "spiffe://mesh.example/node/shop" in request["x-forwarded-client-cert"]
+        assert "x-troth-tier" not in request, "nobody outside may claim one"
+        attested = pair.world.join("other")
+        assert (await pair.get_directly(attested)).startswith(b"HTTP/1.1 200")
+
+
+async def test_without_code_a_caller_without_a_result_is_refused() -> None:
+    async with patched_pair(gated=False, services=deciding) as pair:
+        plain = pair.world.join("plain", svid_only=True)
+        for port in ("orders", "again"):
+            assert await pair.get_directly(plain, port) == b""
+        assert not pair.application.requests
+
+
+async def test_without_code_a_caller_without_a_result_is_marked_in_permissive_mode() -> None:
+    async with patched_pair(
+        gated=False, services=lambda world: deciding(world, permissive=True)
+    ) as pair:
+        plain = pair.world.join("plain", svid_only=True)
+        assert (await pair.get_directly(plain)).startswith(b"HTTP/1.1 200")
+
+
+async def test_without_code_and_without_an_agent_nobody_is_admitted() -> None:
+    async with patched_pair(gated=False, services=deciding) as pair:
+        assert (await pair.get_directly(pair.world.join("other"))).startswith(b"HTTP/1.1 200")
+        await pair.orders.xds.stop()
+        assert await pair.get_directly(pair.world.join("another")) == b""
+
+
+async def test_without_code_a_client_reaches_a_server_only_while_its_key_is_pinned() -> None:
+    async with patched_pair(gated=False, services=deciding) as pair:
+        assert (await pair.get()).status_code == 200
+        # The other endpoint has no connection yet, so its handshake meets the new pins.
+        await pair.shop.xds.apply(pair.shop.secrets({"orders": []}))
+        codes = {(await pair.get()).status_code for _ in range(4)}
+        assert 503 in codes
+        await pair.shop.xds.apply(pair.shop.secrets())
+        assert {(await pair.get()).status_code for _ in range(4)} == {200}
 
 
 @pytest.mark.parametrize("gated", [True, False])

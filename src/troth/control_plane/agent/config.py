@@ -24,6 +24,7 @@ __all__ = [
     "AttesterSection",
     "BrokerSection",
     "EnvoySection",
+    "ExtAuthzSection",
     "GateSection",
     "InboundSection",
     "NodeSection",
@@ -98,6 +99,9 @@ class EnvoySection(_Section, frozen=True, kw_only=True):
         access_log: file that Envoy writes one JSON line per request or connection to.
         access_log_interval_seconds: also a line about each open connection this often; 0 for none.
         binary: Envoy binary whose descriptors are used; empty for the installed one.
+        static: listeners and clusters stand in Envoy's own file (`troth envoy patch` and
+            `troth envoy bootstrap --static` make such files): the agent serves secrets alone, and
+            decisions by [gate] or [ext_authz].
     """
 
     xds_socket: str
@@ -106,6 +110,19 @@ class EnvoySection(_Section, frozen=True, kw_only=True):
     access_log: str = ""
     access_log_interval_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0
     binary: str = ""
+    static: bool = False
+
+
+class ExtAuthzSection(_Section, frozen=True, kw_only=True):
+    """`[ext_authz]`: decisions about callers for an Envoy that cannot load the gate's module.
+
+    Served on `xds_socket`. Weaker than the gate: by the result in the caller's certificate alone.
+
+    Attributes:
+        permissive: let callers without any result in, marked as such. For migration only.
+    """
+
+    permissive: bool = False
 
 
 class GateSection(_Section, frozen=True, kw_only=True):
@@ -296,6 +313,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     attester: AttesterSection
     envoy: EnvoySection | None = None
     gate: GateSection | None = None
+    ext_authz: ExtAuthzSection | None = None
     workload_api: WorkloadApiSection | None = None
     broker: BrokerSection | None = None
     inbound: list[InboundSection] = []

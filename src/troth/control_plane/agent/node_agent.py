@@ -30,6 +30,7 @@ from troth.control_plane.agent.config import AgentConfig, RuleSection
 from troth.control_plane.agent.delegations import DelegationFiles
 from troth.control_plane.agent.peers import JudgedPeer, PeerTable
 from troth.control_plane.agent.ports import Membership, MeshProxy, MeshServer
+from troth.control_plane.agent.static_side import StaticSide
 from troth.control_plane.agent.trust import AgentTrust
 from troth.control_plane.agent.wish import describe
 from troth.control_plane.agent.workload_side import WorkloadSide
@@ -68,6 +69,7 @@ class NodeAgent:
         verifier_keys: dict[str, Sequence[VerificationKey]] | None = None,
         delegations: DelegationFiles | None = None,
         gate: AgentGate | None = None,
+        static: StaticSide | None = None,
         trust: AgentTrust | None = None,
         workloads: WorkloadSide | None = None,
         on_bundle: Callable[[TrustBundle], None] | None = None,
@@ -84,6 +86,7 @@ class NodeAgent:
             verifier_keys: result keys from files, by the Verifier's name.
             delegations: the Verifiers that are believed within bounds.
             gate: the gate's side, where the configuration has a gate; its service is started.
+            static: what the proxy gets where its listeners and clusters are its own.
             trust: whom to believe; the gate's too, where there is one.
             workloads: serves the node's workloads; is started.
             on_bundle: told each new bundle of our trust domain.
@@ -94,7 +97,7 @@ class NodeAgent:
         self._server = server
         self._proxy = proxy
         self._attester = attester
-        self._gate, self._workloads = gate, workloads
+        self._gate, self._workloads, self._static = gate, workloads, static
         self._trust = trust or AgentTrust()
         self._on_bundle = on_bundle
         server.on_notice = self._notice
@@ -204,6 +207,8 @@ class NodeAgent:
         self._table.verifiers = self._believed()
         if self._gate is not None:
             self._gate.adopt(membership, self._table.verifiers)
+        if self._static is not None:
+            self._static.adopt(str(membership.spiffe_id), self._table.verifiers)
         _log.info(
             "member",
             node_id=membership.node_id,
@@ -252,6 +257,8 @@ class NodeAgent:
         self._membership = None
         if self._gate is not None:
             self._gate.withdraw()
+        if self._static is not None:
+            self._static.withdraw()
         if self._workloads is not None:
             self._workloads.withdraw()
         self._changed.set()
@@ -352,6 +359,8 @@ class NodeAgent:
         """Return what the proxy gets now, and when that changes by itself."""
         membership = self._membership
         if membership is None or now >= membership.expires:
+            if self._static is not None:
+                return self._static.withdrawn(), None
             return MeshResources(secrets=(), clusters=(), listeners=()), None
         wish = describe(
             self._config,
@@ -370,7 +379,15 @@ class NodeAgent:
         moments = [membership.expires, *(at for _, at in self._cuts.values())]
         if self._table is not None and (lapse := self._table.next_change(judged, now=now)):
             moments.append(lapse)
-        return MeshResources.build(wish.description), min(m for m in moments if m > now)
+        wake = min(m for m in moments if m > now)
+        if self._static is not None:
+            described = wish.description
+            heard = self._table is not None and self._table.sequence >= 0
+            secrets = self._static.resources(
+                described.identity, described.trust_bundles, judged, heard=heard
+            )
+            return secrets, wake
+        return MeshResources.build(wish.description), wake
 
     def _generations(self, judged: Sequence[JudgedPeer], now: datetime) -> dict[str, int]:
         """Return each admitted peer's generation; it grows when its connections have to end.
