@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from troth.control_plane.agent.config import AgentConfig
     from troth.control_plane.agent.delegations import DelegationFiles
     from troth.control_plane.agent.ports import Membership, MeshProxy
+    from troth.control_plane.agent.static_side import StaticSide
     from troth.control_plane.agent.trust import AgentTrust
     from troth.control_plane.agent.workload_side import WorkloadSide
     from troth.evidence.attester import Attester
@@ -116,7 +117,8 @@ async def _serve(config: AgentConfig, path: Path) -> None:
         gate = _gate(config, path, attester, trust)
         if gate is not None:
             await stack.enter_async_context(gate.service)
-        proxy = _proxy(config)
+        static = _static(config, path, trust)
+        proxy = _proxy(config, static)
         if isinstance(proxy, AbstractAsyncContextManager):
             await stack.enter_async_context(proxy)
         workloads = _workloads(config, path, server)
@@ -130,6 +132,7 @@ async def _serve(config: AgentConfig, path: Path) -> None:
             verifier_keys=_verifier_keys(config, path),
             delegations=_delegations(config, path),
             gate=gate,
+            static=static,
             trust=trust,
             workloads=workloads,
             on_bundle=lambda bundle: _keep_bundle(config, path, bundle.encode_pem()),
@@ -158,7 +161,26 @@ def _keep_bundle(config: AgentConfig, path: Path, pem: bytes) -> None:
     write_private(path.parent / config.server.bundle_cache, pem)
 
 
-def _proxy(config: AgentConfig) -> MeshProxy:
+def _static(config: AgentConfig, path: Path, trust: AgentTrust) -> StaticSide | None:
+    """Return what an Envoy gets whose listeners and clusters stand in its own file."""
+    from troth.control_plane.agent.static_side import StaticSide  # noqa: PLC0415
+
+    if config.envoy is None or not config.envoy.static:
+        if config.ext_authz is not None:
+            raise ConfigurationError(
+                source=str(path), key="ext_authz", accepted="an [envoy] with static = true"
+            )
+        return None
+    if config.gate is None and config.ext_authz is None:
+        raise ConfigurationError(
+            source=str(path),
+            key="envoy.static",
+            accepted="a [gate] or an [ext_authz] beside it: else nobody decides about callers",
+        )
+    return StaticSide(config, trust=trust)
+
+
+def _proxy(config: AgentConfig, static: StaticSide | None) -> MeshProxy:
     from troth.adapters.envoy_process import find_envoy  # noqa: PLC0415
     from troth.control_plane.agent.no_proxy import NoProxy  # noqa: PLC0415
     from troth.control_plane.envoy.descriptors import EnvoyDescriptors  # noqa: PLC0415
@@ -167,9 +189,18 @@ def _proxy(config: AgentConfig) -> MeshProxy:
     if config.envoy is None:
         return NoProxy()
     binary = find_envoy(Path(config.envoy.binary) if config.envoy.binary else None)
-    return XdsServer(
-        socket=Path(config.envoy.xds_socket), descriptors=EnvoyDescriptors.load(binary)
-    )
+    descriptors = EnvoyDescriptors.load(binary)
+    if static is not None:
+        from troth.control_plane.envoy.resources import SECRET  # noqa: PLC0415
+        from troth.control_plane.ext_authz.service import ExtAuthzService  # noqa: PLC0415
+
+        return XdsServer(
+            socket=Path(config.envoy.xds_socket),
+            descriptors=descriptors,
+            types=(SECRET,),
+            services=[ExtAuthzService(descriptors, static.judge)] if config.ext_authz else (),
+        )
+    return XdsServer(socket=Path(config.envoy.xds_socket), descriptors=descriptors)
 
 
 def _workloads(config: AgentConfig, path: Path, server: ServerClient) -> WorkloadSide | None:
@@ -265,7 +296,7 @@ def _write_bootstrap(config: AgentConfig) -> None:
     from troth.control_plane.envoy.bootstrap import bootstrap  # noqa: PLC0415
 
     section = config.envoy
-    if section is None or not section.bootstrap:
+    if section is None or not section.bootstrap or section.static:
         return
     admin = section.admin_socket or f"{section.xds_socket}.admin"
     tree = bootstrap(
