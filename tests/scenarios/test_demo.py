@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,14 +34,18 @@ def children_of(marker: str) -> list[str]:
     return found
 
 
-async def start(directory: Path, marker: str) -> asyncio.subprocess.Process:
+async def start(directory: Path, marker: str, *options: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "troth", "demo", "--report-dir", str(directory)),
+        *(sys.executable, "-m", "troth", "demo", "--report-dir", str(directory), *options),
         cwd=directory,
         env={**os.environ, "TROTH_DEMO_MARK": marker},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+def views(direction: dict[str, Any]) -> list[dict[str, Any]]:
+    return [direction["client_saw"], direction["server_saw"]]
 
 
 async def test_everything_happens_and_the_report_says_so(tmp_path: Path) -> None:
@@ -51,9 +56,17 @@ async def test_everything_happens_and_the_report_says_so(tmp_path: Path) -> None
     assert process.returncode == 0, (out + err).decode()
     report = json.loads((directory / "report.json").read_text())
     assert report["passed"] is True
-    seen = {(d["caller"], d["client_saw"]["scheme"]) for d in report["directions"]}
-    assert seen == {("cloud", "psa"), ("edge", "cca")}
-    assert {d["client_saw"]["binding"] for d in report["directions"]} == {"credential"}
+    called, back, mixed, rescued = report["directions"]
+    assert {view["binding"] for d in (called, back) for view in views(d)} == {"key"}
+    assert [view["scheme"] for view in views(called)] == ["psa", "cca"]
+    assert [view["scheme"] for view in views(back)] == ["cca", "psa"]
+    for pair in (mixed, rescued):
+        state, identity = views(pair)
+        assert (state["status"], state["binding"]) == ("affirming", "key")
+        assert (identity["status"], identity["tier"]) == ("none", "")
+        assert identity["spiffe_id"] == "spiffe://demo.example/node/cloud"
+    assert rescued["client_saw"]["fresh"] is True
+    assert rescued["client_saw"]["result_age_seconds"] < 8
     finding = report["refusals"][0]["findings"][0]
     assert "bad0" in finding["actual"]
     assert all(finding[name] for name in ("claim", "expected", "rule", "remedy"))
@@ -64,6 +77,15 @@ async def test_everything_happens_and_the_report_says_so(tmp_path: Path) -> None
     }
     assert "platform simulator" in (directory / "report.html").read_text()
     assert children_of(marker) == []
+
+
+async def test_without_the_gate_certificates_alone_carry_results(tmp_path: Path) -> None:
+    process = await start(tmp_path, f"demo-{os.getpid()}-plain", "--no-gate")
+    out, err = await process.communicate()
+    assert process.returncode == 0, (out + err).decode()
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert len(report["directions"]) == 2
+    assert {v["binding"] for d in report["directions"] for v in views(d)} == {"credential"}
 
 
 @pytest.mark.parametrize("words", ["starting", "two nodes attest", "cloud calls edge"])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from troth.control_plane.agent.workload_side import WorkloadSide
     from troth.evidence.attester import Attester
     from troth.formats.keys import VerificationKey
+    from troth.tls.judge import BackgroundCheck
 
 __all__ = ["agent"]
 
@@ -114,7 +115,7 @@ async def _serve(config: AgentConfig, path: Path) -> None:
     trust = AgentTrust()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(server.close)
-        gate = _gate(config, path, attester, trust)
+        gate = _gate(config, path, attester=attester, trust=trust, server=server)
         if gate is not None:
             await stack.enter_async_context(gate.service)
         static = _static(config, path, trust)
@@ -222,7 +223,7 @@ def _workloads(config: AgentConfig, path: Path, server: ServerClient) -> Workloa
 
 
 def _gate(
-    config: AgentConfig, path: Path, attester: Attester, trust: AgentTrust
+    config: AgentConfig, path: Path, *, attester: Attester, trust: AgentTrust, server: ServerClient
 ) -> AgentGate | None:
     from troth.control_plane.agent.agent_gate import AgentGate  # noqa: PLC0415
 
@@ -245,7 +246,31 @@ def _gate(
             value=str(module),
             accepted="the compiled module; from a checkout, `make gate` builds it",
         )
-    return AgentGate(config, config.gate, attester=attester, trust=trust)
+    gate = AgentGate(config, config.gate, attester=attester, trust=trust)
+    gate.check = _background_check(config, path, server, gate)
+    return gate
+
+
+def _background_check(
+    config: AgentConfig, path: Path, server: ServerClient, gate: AgentGate
+) -> BackgroundCheck | None:
+    """Return the server's Verifier for fresh Evidence, which it is asked for as a member."""
+    from troth.adapters.server_check import ServerCheck  # noqa: PLC0415
+
+    names = [each.name for each in config.verifiers if not (each.keys or each.delegation)]
+    if names:
+        return ServerCheck(names[0], server, keys=lambda: gate.result_keys(names[0]))
+    for table, rules in (("clients", config.clients), ("servers", config.servers)):
+        for number, rule in enumerate(rules):
+            if rule.model == "background_check":
+                raise ConfigurationError(
+                    source=str(path),
+                    key=f"{table}[{number}].model",
+                    value=rule.model,
+                    accepted="one that needs no Verifier to ask, or a [[verifiers]] with neither"
+                    " keys nor a delegation, which is the server's",
+                )
+    return None
 
 
 def _attester(config: AgentConfig, path: Path) -> Attester:

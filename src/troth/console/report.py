@@ -29,17 +29,30 @@ __all__ = [
 
 
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
-    """What one Envoy saw of its peer: read from the certificate in its access log."""
+    """What one Envoy saw of its peer: read from its access log.
+
+    Attributes:
+        spiffe_id: in the certificate that TLS verified.
+        scheme, status, tier, verifier: of the result; status is "none" and the others are empty
+            where this side asked for none.
+        binding: what ties identity and result to this connection.
+        result_age_seconds: how old the result was; None without one.
+        tls_version: such as "TLSv1.3".
+        insecure: why it would not count in production.
+        fresh: the result is newer than the one in the peer's certificate: it was made for this
+            side, from Evidence that it asked for.
+    """
 
     spiffe_id: str
     scheme: str
     status: str
     tier: str
     binding: str
-    result_age_seconds: float
+    result_age_seconds: float | None
     verifier: str
     tls_version: str
     insecure: tuple[str, ...] = ()
+    fresh: bool = False
 
 
 class DirectionReport(msgspec.Struct, frozen=True, kw_only=True):

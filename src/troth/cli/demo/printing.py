@@ -24,7 +24,7 @@ class Printer:
     def __init__(self) -> None:
         console = Console(highlight=False)
         # A pipe has no width of its own; the table needs about this much.
-        self._console = console if console.is_terminal else Console(highlight=False, width=110)
+        self._console = console if console.is_terminal else Console(highlight=False, width=120)
         self._began = time.monotonic()
 
     def progress(self, text: str) -> None:
@@ -41,9 +41,13 @@ class Printer:
             self._line(
                 f"         {name}'s Envoy saw [bold]{seen.spiffe_id}[/] over {seen.tls_version}"
             )
+            if seen.result_age_seconds is None:
+                self._line(f"           its identity was enough; binding {seen.binding}")
+                continue
+            how = "made for this connection" if seen.fresh else f"{_age(seen)} old"
             self._line(
                 f"           {seen.scheme}, [{tone}]{seen.status}[/], tier {seen.tier}, binding "
-                f"{seen.binding}, result {seen.result_age_seconds:.1f} s old, Verifier {seen.verifier}"
+                f"{seen.binding}, result {how}, Verifier {seen.verifier}"
             )
 
     def interrupted(self) -> None:
@@ -90,11 +94,11 @@ class Printer:
             box=SIMPLE_HEAD,
         )
         for column in ("call", "seen by", "peer", "scheme", "status", "tier"):
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", no_wrap=column == "call")
         for column in ("binding", "age", "Verifier"):
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", no_wrap=column == "age")
         for direction in report.directions:
-            call = f"{direction.caller} → {direction.callee}"
+            call = f"{direction.caller} → {direction.callee} {direction.protocol}"
             prefix = f"spiffe://{report.trust_domain}"
             table.add_row(call, direction.caller, *_cells(direction.client_saw, prefix))
             table.add_row("", direction.callee, *_cells(direction.server_saw, prefix))
@@ -110,6 +114,10 @@ class Printer:
             self._line(f"    {label:<11}{escape(getattr(finding, name))}")
 
 
+def _age(view: PeerView) -> str:
+    return "-" if view.result_age_seconds is None else f"{view.result_age_seconds:.1f} s"
+
+
 def _cells(view: PeerView, prefix: str) -> tuple[str, ...]:
     tone = _TONES.get(view.status, "default")
     return (
@@ -118,6 +126,6 @@ def _cells(view: PeerView, prefix: str) -> tuple[str, ...]:
         f"[{tone}]{view.status}[/]",
         view.tier,
         view.binding,
-        f"{view.result_age_seconds:.1f} s",
+        _age(view),
         view.verifier,
     )

@@ -37,7 +37,7 @@ class NodeSetting:
 class Setting:
     """A directory with everything the demo's processes are told."""
 
-    def __init__(self, directory: Path, ports: PortReservation, *, gated: bool = False) -> None:
+    def __init__(self, directory: Path, ports: PortReservation, *, gated: bool) -> None:
         self.directory = directory
         self.gated = gated
         self.platforms = Platforms.create(os.urandom)

@@ -20,7 +20,22 @@ import msgspec
 from troth import __version__
 from troth.adapters.envoy_process import EnvoyProcess, find_envoy
 from troth.adapters.operator_client import OperatorClient
-from troth.cli.demo.observe import OpenConnection, find_record, http_stream, peer_view, tcp_stream
+from troth.cli.demo.mixed import (
+    MIXED_TITLE,
+    RESCUED_TITLE,
+    mixed_call,
+    mixed_well,
+    too_old_at,
+    wait_until,
+)
+from troth.cli.demo.observe import (
+    OpenConnection,
+    find_connection,
+    find_record,
+    http_stream,
+    peer_view,
+    tcp_stream,
+)
 from troth.cli.demo.platforms import CHANGED, CLOUD, EDGE, EDGE_CORIM
 from troth.cli.demo.ports import PortReservation
 from troth.cli.demo.processes import Child, Children
@@ -37,7 +52,7 @@ from troth.console.report import (
     TimelineEntry,
     WithdrawalReport,
 )
-from troth.control_plane.envoy.access_log import Direction
+from troth.control_plane.envoy.access_log import AccessLogRecord, Direction
 from troth.errors import UnavailableError
 from troth.formats.keys import VerificationKey, load_keys
 from troth.mesh.passport import TrustedVerifier
@@ -59,6 +74,7 @@ class Story:
     say: Callable[[str], None]
     show: Callable[[DirectionReport], None]
     envoy: Path | None = None
+    gated: bool = True
     began: float = field(default_factory=time.monotonic)
     nodes: dict[str, NodeReport] = field(default_factory=dict)
     directions: list[DirectionReport] = field(default_factory=list)
@@ -80,7 +96,7 @@ class Story:
             stack.callback(ports.close)
             children = Children(self.directory)
             stack.push_async_callback(children.stop)
-            setting = Setting(self.directory, ports)
+            setting = Setting(self.directory, ports, gated=self.gated)
             binary = find_envoy(self.envoy)
             self.versions = await _versions(binary)
 
@@ -99,7 +115,11 @@ class Story:
                 keys=_result_keys(server),
             )
             await self._calls(nodes, verifier)
+            too_old = await self._mixed(nodes, verifier) if self.gated else 0.0
             await self._refuse(children, setting, server, services, operators)
+            if self.gated:
+                await wait_until(too_old, self.say)
+                await self._rescue(nodes, verifier)
             await self._withdraw(nodes, operators)
             self.say("stopping everything")
 
@@ -187,9 +207,7 @@ class Story:
             self.say(f"{caller} calls {callee} through both Envoys")
             path, began = f"/from-{caller}", datetime.now(UTC)
             response = await _get(nodes[caller].http_port, path)
-            client = await find_record(
-                nodes[caller].access_log, Direction.OUTBOUND, path=path, after=began
-            )
+            client = await self._outbound(nodes[caller].access_log, path, began)
             server = await find_record(
                 nodes[callee].access_log, Direction.INBOUND, path=path, after=began
             )
@@ -201,9 +219,7 @@ class Story:
                 client_saw=peer_view(client, verifier),
                 server_saw=peer_view(server, verifier),
             )
-            self.directions.append(direction)
-            self.show(direction)
-            self.insecure.update(direction.client_saw.insecure)
+            self._saw(direction)
             seen = direction.client_saw
             node = self.nodes[callee]
             self.nodes[callee] = _with(node, status=seen.status, tier=seen.tier)
@@ -215,6 +231,7 @@ class Story:
             good = (
                 response.status_code == httpx.codes.OK
                 and {seen.status, direction.server_saw.status} == {"affirming"}
+                and seen.binding == ("key" if self.gated else "credential")
                 and seen.tls_version == "TLSv1.3"
                 and seen.spiffe_id.endswith(f"/{callee}")
                 and direction.server_saw.spiffe_id.endswith(f"/{caller}")
@@ -222,6 +239,38 @@ class Story:
             self._step(
                 f"{caller} → {callee}: each Envoy saw the other's identity and state", passed=good
             )
+
+    async def _outbound(self, log: Path, path: str, began: datetime) -> AccessLogRecord:
+        if not self.gated:
+            return await find_record(log, Direction.OUTBOUND, path=path, after=began)
+        # The gate stands between the pool of requests and the mesh connection.
+        return await find_connection(log, Direction.OUTBOUND, service="web", after=began)
+
+    async def _mixed(self, nodes: dict[str, NodeSetting], verifier: TrustedVerifier) -> float:
+        """Show the mixed pair; return the monotonic second when its passport is too old."""
+        self.say("cloud calls edge over raw TCP: edge wants an identity, cloud wants a state too")
+        call = await mixed_call(nodes, verifier, outcome="data flows")
+        too_old = too_old_at(call)
+        self._saw(call)
+        self._note(
+            "call",
+            f"{CLOUD} → {EDGE} over TCP: {EDGE} saw an identity, {CLOUD} saw {call.client_saw.tier}",
+        )
+        self._step(MIXED_TITLE, passed=mixed_well(call))
+        return too_old
+
+    async def _rescue(self, nodes: dict[str, NodeSetting], verifier: TrustedVerifier) -> None:
+        self.say("cloud calls edge over raw TCP again; the edge node's passport is too old now")
+        call = await mixed_call(nodes, verifier, outcome="data flows, after a background check")
+        self._saw(call)
+        age = call.client_saw.result_age_seconds
+        self._note("call", f"{CLOUD} had fresh Evidence of {EDGE} checked: result {age} s old")
+        self._step(RESCUED_TITLE, passed=mixed_well(call) and call.client_saw.fresh)
+
+    def _saw(self, direction: DirectionReport) -> None:
+        self.directions.append(direction)
+        self.show(direction)
+        self.insecure.update(direction.client_saw.insecure)
 
     async def _refuse(
         self,

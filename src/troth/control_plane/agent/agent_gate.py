@@ -22,6 +22,7 @@ from troth.control_plane.gate.connection import GateSide, OwnSide
 from troth.control_plane.gate.frames import GateRole
 from troth.control_plane.gate.service import GateService, LiveConnection
 from troth.evidence.attester import Attester
+from troth.formats.keys import VerificationKey
 from troth.mesh.member import Member
 from troth.mesh.passport import TrustedVerifier
 from troth.mesh.peer_policy import Decision, Peer, authorize
@@ -46,14 +47,25 @@ class AgentGate:
         clock: Clock | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        """Prepare; `service` is to be started by the owner."""
+        """Prepare; `service` is to be started by the owner.
+
+        Args:
+            config: the node's.
+            section: its gate.
+            attester: makes this node's Evidence, where a peer wants some.
+            trust: whom to believe.
+            check: whom to ask about a peer's Evidence; may be set until the first `adopt`.
+            clock: time.
+            registry: for metrics.
+        """
         self._config = config
         self._section = section
         self._attester = attester
-        self._check = check
+        self.check = check
         self._clock = clock or SystemClock()
         self._bundles = trust
         self._own: OwnSide | None = None
+        self._verifiers: Sequence[TrustedVerifier] = ()
         self._members: dict[str, Member] = {}
         self._heard = False
         self._sides: dict[GateRole, GateSides] = {}
@@ -77,6 +89,7 @@ class AgentGate:
 
     def adopt(self, membership: Membership, verifiers: Sequence[TrustedVerifier]) -> None:
         """Show this membership from now on, and believe these Verifiers."""
+        self._verifiers = verifiers
         newest = membership.svid.fingerprint
         before = self._own.shown if self._own is not None else ()
         shown = (newest, *(digest for digest in before if digest != newest))
@@ -95,8 +108,12 @@ class AgentGate:
                 verifiers=verifiers,
                 bundles=self._bundles,
                 known=self._one_member,
-                check=self._check,
+                check=self.check,
             )
+
+    def result_keys(self, name: str) -> Sequence[VerificationKey]:
+        """Return the keys of the Verifier that rules call `name`; none before the first join."""
+        return [key for each in self._verifiers if each.name == name for key in each.keys]
 
     def withdraw(self) -> None:
         """Show nothing any more: this node is no member."""
