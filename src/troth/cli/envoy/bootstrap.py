@@ -66,9 +66,5 @@ def bootstrap(  # noqa: PLR0917 - click passes options by name
     listed = {each.name for each in plan.outbound}
     for name in sorted(plan.peers.keys() - listed):
         click.echo(f"outbound {name}: left out, no --services says where its peers are", err=True)
-    for name in plan.unknown_to_agent:
-        click.echo(
-            f'the agent has to know it too: [[outbound]] name = "{name}", '
-            f'peer = "{plan.peers[name]}"',
-            err=True,
-        )
+    for line in plan.agent_lacks():
+        click.echo(f"the agent's configuration needs: {line}", err=True)

@@ -23,7 +23,7 @@ __all__ = ["MAX_FILE_BYTES", "dump", "read_envoy_file", "read_tree", "write"]
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 # What a file may grow to when its anchors are written out.
-_MAX_EXPANDED = 64 * 1024 * 1024
+_MAX_EXPANDED = 8 * 1024 * 1024
 
 
 class _Loader(yaml.SafeLoader):
@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     """Return SafeLoader's rules without dates and without numbers of base 60."""
-    decimal = re.compile(r"^[-+]?(?:0|[1-9][0-9]*|0x[0-9a-fA-F]+)$")
+    decimal = re.compile(r"^[-+]?(?:0|[1-9][0-9]*|0[0-7]+|0x[0-9a-fA-F]+)$")
     floating = re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$")
     replaced = {"tag:yaml.org,2002:int": decimal, "tag:yaml.org,2002:float": floating}
     return {

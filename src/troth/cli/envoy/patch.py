@@ -100,6 +100,8 @@ def patch(  # noqa: PLR0917 - click passes options by name
     before = read_envoy_file(existing)
     patched = patched_of(before, wish, source=str(existing))
     _say(patched.remarks)
+    for line in plan.agent_lacks():
+        click.echo(f"the agent's configuration needs: {line}", err=True)
     if patched.config is None:
         click.echo("nothing was written", err=True)
         ctx.exit(2)

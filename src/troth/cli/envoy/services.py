@@ -86,6 +86,7 @@ class EnvoyPlan:
         outbound: peers' services, those whose endpoints are known.
         peers: outbound service to SPIFFE ID, all that are known.
         unknown_to_agent: outbound services that the agent's configuration lacks.
+        missing: what else the agent's configuration lacks for an Envoy with a file of its own.
     """
 
     node: str
@@ -97,6 +98,7 @@ class EnvoyPlan:
     outbound: tuple[ListedOutbound, ...]
     peers: dict[str, str]
     unknown_to_agent: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def wish(
         self,
@@ -132,6 +134,14 @@ class EnvoyPlan:
             outbound={name: (service, self.peers[service]) for name, service in named.items()},
             leave=leave,
         )
+
+    def agent_lacks(self) -> list[str]:
+        """Return what has to be added to the agent's configuration, a line each."""
+        services = [
+            f'[[outbound]] name = "{name}", peer = "{self.peers[name]}"'
+            for name in self.unknown_to_agent
+        ]
+        return [*self.missing, *services]
 
     def mesh(self) -> StaticMesh:
         """Return the services to generate a whole configuration for."""
@@ -219,7 +229,20 @@ def load_plan(
         unknown_to_agent=tuple(
             each.name for each in listed.outbound if told.get(each.name) != peers[each.name]
         ),
+        missing=_missing(agent, profile),
     )
+
+
+def _missing(agent: AgentConfig | None, profile: Profile | None) -> tuple[str, ...]:
+    if agent is None:
+        return ()
+    missing = []
+    if agent.envoy is None or not agent.envoy.static:
+        missing.append("[envoy] static = true")
+    gated = agent.gate is not None and profile is not Profile.NO_CODE
+    if not gated and agent.ext_authz is None:
+        missing.append("[ext_authz]")
+    return tuple(missing)
 
 
 def _gate(section: GateSection | None, socket: str, profile: Profile | None) -> GateSetting | None:

@@ -83,7 +83,8 @@ class CertificateJudge:
         try:
             return self._judge(certificate, principal, now)
         except TrothError as exc:
-            return CallerDecision(admitted=False, why=str(exc))
+            remedy = f" ({exc.remedy})" if exc.remedy else ""
+            return CallerDecision(admitted=False, why=f"{exc}{remedy}")
 
     def _judge(self, certificate: bytes, principal: str, now: datetime) -> CallerDecision:
         chain = [_decode(certificate)]

@@ -53,6 +53,16 @@ def patch(config: Tree, wish: PatchWish, *, source: str = "Envoy configuration")
         ConfigurationError: it is no bootstrap with static resources, in snake_case.
     """
     _check_form(config, source)
+    try:
+        return _patch(config, wish, source)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        # A field of a type that Envoy does not take either; it says better which one.
+        raise ConfigurationError(
+            source=source, accepted="what `envoy --mode validate` accepts"
+        ) from exc
+
+
+def _patch(config: Tree, wish: PatchWish, source: str) -> Patched:
     new = copy.deepcopy(config)
     static = new.get("static_resources")
     if not isinstance(static, dict):
