@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as changed
 
 from support.attested_world import DOMAIN, Node, World
 from troth.control_plane.agent.config import AgentConfig
@@ -153,7 +154,7 @@ def test_a_node_that_the_feed_does_not_know_is_refused_once_it_was_heard(
     side.resources(IDENTITY, BUNDLES, [], heard=True)
     assert not admits(side, edge)
     other_key = judged(edge, admitted=True)
-    member = replace(other_key.member, key_digest="00" * 32)
+    member = changed(other_key.member, key_digest="00" * 32)
     side.resources(IDENTITY, BUNDLES, [replace(other_key, member=member)], heard=True)
     assert not admits(side, edge)
 
