@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import ssl
 import tempfile
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from interop.existing_envoys import CLIENT, SERVER
 from support.applications import HttpApplication
 from support.attested_world import Node, World
+from support.cli import run_cli
 from support.envoy_mesh import envoy_binary
 from support.ports import reserved_ports
 from support.static_agent import StaticAgent
@@ -261,3 +263,54 @@ def test_envoy_accepts_what_was_patched_and_patching_again_changes_nothing(gated
         trial = validate_configuration(envoy_binary(), once.config)
         assert trial.accepted, trial.reason
         assert patch(once.config, asked).config == once.config
+
+
+def test_preflight_finds_the_installed_envoy_fit_for_the_gate(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not MODULE_PATH.is_file():
+        pytest.skip("the gate's module is not built here: `make gate`")
+    ran = run_cli(capsys, "envoy", "preflight", "--envoy", envoy_binary(), "--format", "json")
+    report = json.loads(ran.out)
+    assert ran.status == 0
+    assert report["profile"] == "gate"
+    assert report["version"].startswith("1.")
+    assert not report["warnings"]
+    assert all(each["present"] for each in report["abilities"].values())
+
+
+def test_preflight_without_a_loadable_module_leaves_the_profile_without_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"not a program")
+    options = ["--envoy", envoy_binary(), "--module", broken, "--format", "json"]
+    ran = run_cli(capsys, "envoy", "preflight", *options)
+    report = json.loads(ran.out)
+    assert ran.status == 1
+    assert report["profile"] == "no-code"
+    assert "broken.so" in report["abilities"]["module"]["why"]
+    assert run_cli(capsys, "envoy", "preflight", *options, "--need", "no-code").status == 0
+    text = run_cli(capsys, "envoy", "preflight", *options[:-1], "text").out
+    assert "no   dynamic modules" in text
+    assert "profile: no-code only" in text
+
+
+def test_the_commands_patch_a_file_that_envoy_then_accepts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    existing, services = tmp_path / "envoy.yaml", tmp_path / "services.yaml"
+    values = {"admin": "/run/admin", "app": 1, "orders": 2, "again": 3, "health": 4, "local": 5}
+    existing.write_text(CLIENT.substitute(values, kind="STATIC", host="10.0.0.1"))
+    services.write_text(
+        f"node: shop\nxds_socket: /run/xds\noutbound: [{{name: orders, peer: '{ORDERS}', "
+        "listen: '127.0.0.1:1', endpoints: ['127.0.0.1:2']}]"
+    )
+    options = ["--services", services, "--validate", "--envoy", envoy_binary()]
+    ran = run_cli(capsys, "envoy", "patch", existing, *options)
+    assert ran.status == 0, ran.err
+    assert "troth/servers/orders" in ran.out
+    existing.write_text(existing.read_text().replace("lb_policy: ROUND_ROBIN", "lb_policy: X"))
+    ran = run_cli(capsys, "envoy", "patch", existing, *options)
+    assert ran.status == 2
+    assert "Envoy does not accept the result" in ran.err
