@@ -35,7 +35,7 @@ def mesh() -> Table:
 
 async def _measure(directory: Path) -> list[tuple[str, str]]:
     ports = PortReservation()
-    setting = Setting(directory, ports)
+    setting = Setting(directory, ports, gated=False)
     children = Children(directory)
     envoys: list[EnvoyProcess] = []
     facts: list[tuple[str, str]] = []
