@@ -20,6 +20,7 @@ __all__ = [
     "Step",
     "Verdict",
     "join_facts",
+    "plan_duplicate",
     "plan_join",
     "plan_reappraisal",
 ]
@@ -73,12 +74,14 @@ class Standing:
         boot_unchanged: the Evidence is from the boot session that the node was last admitted in.
         boot_returned: the Evidence is from a boot session that another one has replaced. A
             machine does not go back to an earlier boot: two machines hold one identity.
+        key_copied: it authenticates with a key that is another device's.
     """
 
     state: NodeState
     reason: Reason | None = None
     boot_unchanged: bool = False
     boot_returned: bool = False
+    key_copied: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,7 @@ _REMEDIATE = Step(trigger=Trigger.REMEDIATE, reason=Reason.EVIDENCE_RECEIVED, ac
 _BOOT = Step(trigger=Trigger.BOOT_CHANGED, reason=Reason.BOOT_SESSION_CHANGED, actor=Actor.NODE)
 _APPRAISED = Step(trigger=Trigger.APPRAISED, reason=Reason.RESULT_AFFIRMING)
 _ADMIT = Step(trigger=Trigger.ADMIT, reason=Reason.POLICY_MET)
-_DUPLICATE = Step(trigger=Trigger.QUARANTINE, reason=Reason.DUPLICATE_IDENTITY)
+_DUPLICATE = Step(trigger=Trigger.HOLD, reason=Reason.DUPLICATE_IDENTITY)
 
 
 def plan_join(standing: Standing, verdict: Verdict) -> JoinPlan:
@@ -104,15 +107,25 @@ def plan_join(standing: Standing, verdict: Verdict) -> JoinPlan:
         return JoinPlan(refusal=Refusal.EXPELLED)
     if state is NodeState.RETIRED:
         return JoinPlan(refusal=Refusal.RETIRED)
-    held = standing.reason is not None and not remediable(standing.reason)
-    if state is NodeState.QUARANTINED and held:
+    if _held(state, standing.reason):
         return JoinPlan(refusal=Refusal.HELD)
-    if standing.boot_returned and state in (NodeState.ADMITTED, NodeState.DEGRADED):
+    if standing.boot_returned or standing.key_copied:
+        # Whatever the state: a copy that made the node lose its membership is a copy still.
         return JoinPlan(steps=(_DUPLICATE,), refusal=Refusal.DUPLICATE)
     if verdict is Verdict.GOOD:
         return JoinPlan(steps=_good(standing))
     refusal = Refusal.TIER_TOO_LOW if verdict is Verdict.TIER_TOO_LOW else Refusal.NOT_AFFIRMING
     return JoinPlan(steps=_bad(standing, verdict), refusal=refusal)
+
+
+def plan_duplicate(state: NodeState, reason: Reason | None) -> tuple[Step, ...]:
+    """Return what it does to a node in `state` that its device or its key exists twice.
+
+    Nobody can tell the copy from the original, so both are held until an operator has looked. A
+    node that is held or gone already stays as it is.
+    """
+    gone = state in (NodeState.EXPELLED, NodeState.RETIRED)
+    return () if gone or _held(state, reason) else (_DUPLICATE,)
 
 
 def plan_reappraisal(state: NodeState, verdict: Verdict, *, reason: Reason) -> tuple[Step, ...]:
@@ -144,6 +157,11 @@ def join_facts(verdict: Verdict, *, boot_unchanged: bool, remediable_now: bool) 
         tier_reached=verdict is Verdict.GOOD,
         remediable=remediable_now,
     )
+
+
+def _held(state: NodeState, reason: Reason | None) -> bool:
+    """Say whether only an operator can let the node go on."""
+    return state is NodeState.QUARANTINED and reason is not None and not remediable(reason)
 
 
 def _good(standing: Standing) -> tuple[Step, ...]:

@@ -8,8 +8,10 @@ fact that the row requires must have been established. A fact that nobody establ
 so forgetting one refuses. Nothing here stores or signs: the registry applies a row as one
 guarded statement (`WHERE generation = …`), and every applied row raises the generation by one.
 
-Two verbs that look alike differ on purpose: `reattest` takes away the session, and the node may
-come back by itself; `expel` is final for the node and for its device in this role.
+Verbs that look alike differ on purpose. `reattest` takes away the session, and the node may come
+back by itself; `expel` is final for the node and for its device in this role. `quarantine` ends
+with fresh Evidence; `hold` ends with an operator only, since a copied or tampered machine can make
+fresh Evidence too, and so it also leaves from a quarantine that fresh Evidence would end.
 
 docs/explanation/node-states.md is drawn from this table.
 """
@@ -66,6 +68,7 @@ class Trigger(StrEnum):
     GIVE_UP = "give_up"
     DEGRADE = "degrade"
     QUARANTINE = "quarantine"
+    HOLD = "hold"
     EXPEL = "expel"
     RETIRE = "retire"
 
@@ -297,9 +300,21 @@ TRANSITIONS: tuple[Transition, ...] = (
             Reason.TRUST_ANCHOR_WITHDRAWN,
             Reason.TIER_LOST,
             Reason.ENTRY_DELETED,
-            Reason.DUPLICATE_IDENTITY,
-            Reason.TAMPERED,
         ),
+        actors=(Actor.SERVER,),
+    ),
+    Transition(
+        trigger=Trigger.HOLD,
+        sources=(
+            NodeState.REGISTERED,
+            NodeState.ATTESTING,
+            NodeState.ATTESTED,
+            NodeState.ADMITTED,
+            NodeState.DEGRADED,
+            NodeState.QUARANTINED,
+        ),
+        target=NodeState.QUARANTINED,
+        reasons=(Reason.DUPLICATE_IDENTITY, Reason.TAMPERED),
         actors=(Actor.SERVER,),
     ),
     Transition(
@@ -356,16 +371,10 @@ PERMISSIONS: Mapping[NodeState, Permissions] = MappingProxyType(
     }
 )
 
-# Fresh affirming Evidence answers these by itself. The others need an operator: a copied
-# credential or a tampered machine can make fresh Evidence too.
+# Fresh affirming Evidence answers what `quarantine` is done for. What `hold` is done for needs an
+# operator: a copied credential or a tampered machine can make fresh Evidence too.
 _REMEDIABLE = frozenset(
-    {
-        Reason.CONTRAINDICATED,
-        Reason.REFERENCE_VALUE_WITHDRAWN,
-        Reason.TRUST_ANCHOR_WITHDRAWN,
-        Reason.TIER_LOST,
-        Reason.ENTRY_DELETED,
-    }
+    reason for row in TRANSITIONS if row.trigger is Trigger.QUARANTINE for reason in row.reasons
 )
 
 

@@ -121,6 +121,7 @@ class Change:
             and never moves it back.
         refusal: what to remember of a refused join.
         details: further lines for the state log.
+        also: changes of other nodes that belong to it: applied with it or not at all.
     """
 
     node_id: str
@@ -137,6 +138,7 @@ class Change:
     connections_end: datetime | None = None
     refusal: JoinRefusal | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    also: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,3 +125,21 @@ def test_fresh_evidence_does_not_clear_a_copied_or_tampered_machine() -> None:
     assert remediable(Reason.CONTRAINDICATED)
     assert not remediable(Reason.DUPLICATE_IDENTITY)
     assert not remediable(Reason.TAMPERED)
+
+
+def test_a_hold_also_takes_a_quarantined_node_and_a_quarantine_does_not_loosen_a_hold() -> None:
+    held = follow(
+        NodeState.QUARANTINED,
+        Trigger.HOLD,
+        reason=Reason.DUPLICATE_IDENTITY,
+        actor=Actor.SERVER,
+    )
+    assert held is NodeState.QUARANTINED
+    with pytest.raises(ConflictError, match="quarantined cannot be changed by quarantine"):
+        find_transition(NodeState.QUARANTINED, Trigger.QUARANTINE)
+
+
+@pytest.mark.parametrize("state", [NodeState.EXPELLED, NodeState.RETIRED])
+def test_a_hold_does_not_bring_back_what_is_gone(state: NodeState) -> None:
+    with pytest.raises(ConflictError):
+        find_transition(state, Trigger.HOLD)

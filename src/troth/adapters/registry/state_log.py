@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from troth.adapters.registry.schema import counters, nodes, state_log
 from troth.errors import VerificationError
+from troth.mesh.node import NodeState
 from troth.mesh.registry import LogHead, LogRow
 
 __all__ = ["append", "next_number", "rows", "verify"]
@@ -25,6 +26,11 @@ __all__ = ["append", "next_number", "rows", "verify"]
 _LABEL = b"troth state log v1\x00"
 _GENESIS = "0" * 64
 _PAGE = 1000
+# Where nodes that are gone may go: promised for all versions of the transition table.
+_FINAL: Mapping[str, tuple[str, ...]] = {
+    NodeState.EXPELLED.value: (NodeState.RETIRED.value,),
+    NodeState.RETIRED.value: (),
+}
 
 
 def next_number(connection: Connection, name: str) -> int:
@@ -88,7 +94,12 @@ def verify(connection: Connection, *, head: LogHead | None) -> LogHead:
     2. Each row continues the digest before it.
     3. The chain ends where the counter says.
     4. It holds `head`, if one was kept.
-    5. Each node has the state and generation of its last row.
+    5. Each row of a node continues the one before it: its state, its generation, and none after
+       it was retired, none but its retirement after it was expelled.
+    6. Each node has the state and generation of its last row.
+
+    It does not hold rows against the present transition table: an earlier program may have had
+    another one.
 
     Raises:
         VerificationError: naming the row or the node.
@@ -104,7 +115,7 @@ def verify(connection: Connection, *, head: LogHead | None) -> LogHead:
                 if head.digest != digest:
                     raise _broken(sequence, "is not the row whose digest was kept")
                 head_found = True
-            _follow(standings, entry)
+            _follow(standings, entry, sequence)
     recorded = connection.execute(sa.select(counters).where(counters.c.name == "log")).one()
     if (recorded.value, recorded.digest or _GENESIS) != (sequence, digest):
         raise _broken(sequence, f"is the last one, but {recorded.value} were written")
@@ -127,10 +138,21 @@ def _verified_entry(row: LogRow, expected: int, previous: str) -> dict[str, obje
     return entry
 
 
-def _follow(standings: dict[str, tuple[str, int]], entry: dict[str, object]) -> None:
+def _follow(standings: dict[str, tuple[str, int]], entry: dict[str, object], sequence: int) -> None:
     data = entry["data"]
-    if entry["kind"] in ("registered", "transition") and isinstance(data, dict):
-        standings[str(data["node_id"])] = (str(data["state"]), int(data["generation"]))
+    if entry["kind"] not in ("registered", "transition") or not isinstance(data, dict):
+        return
+    node_id, after = str(data["node_id"]), (str(data["state"]), int(data["generation"]))
+    before = standings.get(node_id)
+    if entry["kind"] == "registered":
+        continues = before is None and after == (NodeState.REGISTERED.value, 0)
+    else:
+        continues = before == (data.get("from"), after[1] - 1) and (
+            before[0] not in _FINAL or after[0] in _FINAL[before[0]]
+        )
+    if not continues:
+        raise _broken(sequence, f"leads node {node_id} to {after}, which does not follow {before}")
+    standings[node_id] = after
 
 
 def _verify_nodes(connection: Connection, standings: Mapping[str, tuple[str, int]]) -> None:

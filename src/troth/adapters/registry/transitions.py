@@ -29,11 +29,13 @@ from troth.adapters.registry.schema import (
 )
 from troth.errors import AuthorizationError, ConflictError
 from troth.mesh.admission import Step
-from troth.mesh.node import PERMISSIONS, NodeState, find_transition, follow
+from troth.mesh.node import PERMISSIONS, NodeState, Trigger, find_transition, follow
 from troth.mesh.node_record import AppraisedEvidence, IssuedSvid, NodeRecord, member_of
 from troth.mesh.registry import Change, JoinRefusal, NewNode
 
 __all__ = ["apply_change", "require_epoch", "write_refusal"]
+
+_ISSUING = tuple(state.value for state, allowed in PERMISSIONS.items() if allowed.svid == "yes")
 
 
 def apply_change(
@@ -61,6 +63,8 @@ def apply_change(
         node = _issue(connection, change, node, issue)
     if change.steps:
         _publish(connection, node, change.at)
+    for other in change.also:
+        apply_change(connection, other, None)
     return node
 
 
@@ -208,6 +212,10 @@ def _step(
             remedy="read the node again and decide again",
         )
     after = node_from(changed)
+    if step.trigger is Trigger.REATTEST:
+        # The operator has settled which machine is the right one, perhaps one whose boot session
+        # had been replaced. What comes back from here on is judged anew.
+        connection.execute(sa.delete(boot_sessions).where(boot_sessions.c.node_id == node.id))
     data = {
         **change.details,
         "node_id": node.id,
@@ -227,7 +235,7 @@ def _issue(
     node: NodeRecord,
     issue: Callable[[NodeRecord], IssuedSvid],
 ) -> NodeRecord:
-    if PERMISSIONS[node.state].svid != "yes":
+    if node.state.value not in _ISSUING:
         raise AuthorizationError(f"a node that is {node.state} gets no SVID")
     svid = issue(node)
     holder = connection.execute(
@@ -252,10 +260,19 @@ def _issue(
     )
     stored = connection.execute(
         sa.update(nodes)
-        .where(nodes.c.id == node.id, nodes.c.generation == node.generation)
+        .where(
+            nodes.c.id == node.id,
+            nodes.c.generation == node.generation,
+            nodes.c.state.in_(_ISSUING),
+        )
         .values(svid_values(svid))
         .returning(nodes)
-    ).one()
+    ).one_or_none()
+    if stored is None:
+        raise ConflictError(
+            f"node {node.id} changed while its SVID was made",
+            remedy="read the node again and decide again",
+        )
     data = {
         "node_id": node.id,
         "serial": svid.serial,

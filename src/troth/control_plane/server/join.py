@@ -42,7 +42,15 @@ from troth.errors import (
     UnavailableError,
 )
 from troth.formats.base64url import encode_base64url
-from troth.mesh.admission import JoinPlan, Refusal, Standing, Verdict, join_facts, plan_join
+from troth.mesh.admission import (
+    JoinPlan,
+    Refusal,
+    Standing,
+    Verdict,
+    join_facts,
+    plan_duplicate,
+    plan_join,
+)
 from troth.mesh.deadline import connection_deadline, refresh_after
 from troth.mesh.join_messages import JoinReply, JoinRequest, SessionReply, SessionRequest
 from troth.mesh.node import Facts, NodeState, Trigger, remediable
@@ -68,6 +76,8 @@ class _Found:
     device: str
     node: NodeRecord | None
     boot_returned: bool
+    copied: NodeRecord | None = None
+    """Another device's node, whose key this one authenticated with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +216,7 @@ class JoinService:
                 try:
                     found = await self._find(appraisal)  # (4)
                     role = found.entry.spiffe_id
-                    await self._check_svid(request.svid_key, found)  # (5)
+                    found = await self._check_svid(request.svid_key, found)  # (5)
                 except AuthorizationError as exc:
                     raise await self._refused(
                         exc, request.session, stage="entry", request=request, appraisal=appraisal
@@ -243,16 +253,23 @@ class JoinService:
             )
         return _Found(entry=entry, device=device, node=node, boot_returned=returned)
 
-    async def _check_svid(self, svid_key: str, found: _Found) -> None:
-        """A node that renews shows its SVID; one that shows another node's is refused."""
+    async def _check_svid(self, svid_key: str, found: _Found) -> _Found:
+        """A node that renews shows its SVID; one that shows another node's is refused.
+
+        The connection proves that its sender holds the key. Where the key is another device's, it
+        has been copied.
+        """
         if not svid_key:
-            return
+            return found
         holder = await self._registry_worker.run(self._registry.find_node_by_key, svid_key)
+        if holder is not None and holder.device != found.device:
+            return replace(found, copied=holder)
         if holder is None or found.node is None or holder.id != found.node.id:
             raise AuthorizationError(
                 "the SVID on this connection is not of the node whose Evidence this is",
                 remedy="renew with the node's own SVID, or join without one",
             )
+        return found
 
     async def _admit(
         self, request: DecodedRequest, appraisal: Appraisal, found: _Found, now: datetime
@@ -260,6 +277,8 @@ class JoinService:
         judgement = _judge(appraisal, found)
         change = self._change(request, appraisal, found, judgement, now)
         if judgement.plan.refusal is not None:
+            also = await self._duplicates(found, judgement.plan.refusal, now)
+            change = replace(change, also=also)
             raise await self._refuse_node(change, appraisal, request, judgement.plan.refusal)
         issued: list[IssuedCertificate] = []
 
@@ -276,6 +295,27 @@ class JoinService:
             ) from exc
         self._hub.wake()
         return self._reply(node, issued[-1], appraisal, now)
+
+    async def _duplicates(self, found: _Found, why: Refusal, now: datetime) -> tuple[Change, ...]:
+        """Return the holds of the other nodes that a copied device or key concerns."""
+        others = [found.copied] if found.copied is not None else []
+        if why is Refusal.DUPLICATE and found.boot_returned:
+            # The device exists twice, so its nodes in other roles do.
+            known = await self._registry_worker.run(self._registry.nodes)
+            own = found.node.id if found.node else ""
+            others += [each for each in known if each.device == found.device and each.id != own]
+        return tuple(
+            Change(
+                node_id=node.id,
+                generation=node.generation,
+                steps=steps,
+                actor="server",
+                at=now,
+                details={"found_by": found.node.id if found.node else "a new node"},
+            )
+            for node in others
+            if (steps := plan_duplicate(node.state, node.reason))
+        )
 
     def _change(
         self,
@@ -421,6 +461,7 @@ def _judge(appraisal: Appraisal, found: _Found) -> _Judgement:
         reason=node.reason if node else None,
         boot_unchanged=before == appraisal.remembered.boot_session,
         boot_returned=found.boot_returned,
+        key_copied=found.copied is not None,
     )
     facts = join_facts(
         verdict,

@@ -53,10 +53,10 @@ _WORDS: Mapping[Refusal, tuple[str, str]] = MappingProxyType(
         ),
         Refusal.DUPLICATE: (
             (
-                "this node answers from a boot session that another one has replaced: two machines "
-                "hold its identity"
+                "two machines hold this node's identity: it answers from a boot session that "
+                "another one has replaced, or with the key of another device's node"
             ),
-            "find the copy; then `reattest` the node that is to stay",
+            "find the copy; then `reattest` each node that is to stay, and `expel` the others",
         ),
         Refusal.NOT_AFFIRMING: (
             "the Attestation Result is {status}",

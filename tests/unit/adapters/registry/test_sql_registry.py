@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from support.members import APPRAISED, NOW, RESULT, SPIFFE_ID, join, new_node, svid_for
 from support.postgres import Store
-from troth.adapters.registry import transitions
+from troth.adapters.registry import state_log, transitions
 from troth.adapters.registry.schema import SCHEMA_VERSION
 from troth.adapters.registry.sql_registry import SqlRegistry
 from troth.errors import (
@@ -40,6 +40,8 @@ from troth.mesh.registry import (
 from troth.verifier.finding import Finding
 
 EXPEL = Step(trigger=Trigger.EXPEL, reason=Reason.OPERATOR_REQUEST, actor=Actor.OPERATOR)
+REATTEST = Step(trigger=Trigger.REATTEST, reason=Reason.OPERATOR_REQUEST, actor=Actor.OPERATOR)
+HOLD = Step(trigger=Trigger.HOLD, reason=Reason.DUPLICATE_IDENTITY)
 QUARANTINE = Step(trigger=Trigger.QUARANTINE, reason=Reason.REFERENCE_VALUE_WITHDRAWN)
 SESSION = JoinSession(
     id="s1",
@@ -66,6 +68,10 @@ def by_operator(node: NodeRecord, step: Step) -> Change:
     return Change(
         node_id=node.id, generation=node.generation, steps=(step,), actor="operator 0", at=NOW
     )
+
+
+def by_server(node: NodeRecord, step: Step) -> Change:
+    return replace(by_operator(node, step), actor="server")
 
 
 def admit(registry: SqlRegistry, name: str = "n1") -> NodeRecord:
@@ -605,6 +611,66 @@ def test_a_change_beside_the_server_is_noticed(
     store.tamper(statement)
     with pytest.raises(VerificationError, match=message):
         registry.verify_log()
+
+
+def test_a_row_that_no_transition_led_to_is_noticed_in_a_chain_that_holds(
+    registry: SqlRegistry,
+) -> None:
+    node = admit(registry)
+    expelled = registry.apply(by_operator(node, EXPEL))
+    assert registry.verify_log().sequence == 6
+    back = {"node_id": node.id, "from": "expelled", "state": "admitted", "generation": 5}
+    with registry._database.write() as connection:
+        state_log.append(connection, "transition", actor="nobody", at=NOW, data=back)
+        connection.execute(sa.text("UPDATE nodes SET state = 'admitted', generation = 5"))
+    assert registry.node(node.id).generation == expelled.generation + 1
+    with pytest.raises(VerificationError, match=r"row 7 leads node n1 to .* not follow"):
+        registry.verify_log()
+
+
+@pytest.mark.parametrize("wrong", [{"from": "degraded"}, {"generation": 6}])
+def test_a_row_that_does_not_continue_its_node_is_noticed(
+    registry: SqlRegistry, wrong: dict[str, object]
+) -> None:
+    node = admit(registry)
+    row = {"node_id": node.id, "from": "admitted", "state": "expelled", "generation": 4} | wrong
+    with registry._database.write() as connection:
+        state_log.append(connection, "transition", actor="nobody", at=NOW, data=row)
+    with pytest.raises(VerificationError, match="does not follow"):
+        registry.verify_log()
+
+
+# Two machines with one identity
+
+
+def test_both_nodes_of_a_copied_key_are_held_in_one_transaction(registry: SqlRegistry) -> None:
+    one, two = admit(registry), admit(registry, "n2")
+    both = replace(by_server(one, HOLD), also=(by_server(two, HOLD),))
+    registry.apply(both)
+    assert [node.state for node in registry.nodes()] == [NodeState.QUARANTINED] * 2
+    assert [event.member.node_id for event in registry.events(after=6, limit=9)] == ["n1", "n2"]
+    registry.verify_log()
+
+
+def test_where_the_other_node_has_changed_neither_is_held(registry: SqlRegistry) -> None:
+    one, two = admit(registry), admit(registry, "n2")
+    registry.apply(by_operator(two, EXPEL))
+    head = registry.verify_log()
+    with pytest.raises(ConflictError, match="node n2 is at generation 4"):
+        registry.apply(replace(by_server(one, HOLD), also=(by_server(two, HOLD),)))
+    assert registry.node("n1").state is NodeState.ADMITTED
+    assert registry.verify_log() == head
+
+
+def test_a_reattest_forgets_boot_sessions_and_an_expulsion_does_not(registry: SqlRegistry) -> None:
+    rebooted = replace(APPRAISED, boot_session=b"boot 2")
+    for name in ("n1", "n2"):
+        registry.apply(join(admit(registry, name), appraised=rebooted), issue=svid_for)
+        assert registry.boot_replaced(name, b"boot 1")
+    registry.apply(by_operator(registry.node("n1"), REATTEST))
+    registry.apply(by_operator(registry.node("n2"), EXPEL))
+    assert not registry.boot_replaced("n1", b"boot 1")
+    assert registry.boot_replaced("n2", b"boot 1")
 
 
 def test_a_log_rewritten_from_some_row_on_is_noticed_by_a_kept_head(

@@ -35,7 +35,10 @@ from troth.identity.attestation_result import verify_attestation_result
 from troth.identity.trust_bundle import TrustBundleSet
 from troth.identity.x509_path import verify_x509_svid
 from troth.identity.x509_svid import X509Svid
+from troth.mesh.admission import Step
 from troth.mesh.join_messages import JoinReply
+from troth.mesh.node import Reason, Trigger
+from troth.mesh.registry import Change
 
 
 @pytest.fixture
@@ -328,7 +331,9 @@ async def test_an_expelled_node_does_not_come_back_whatever_it_shows(here: World
         await here.ask("POST", f"/v1/nodes/{node_id}/reattest", 409)
 
 
-async def test_a_node_may_not_renew_with_another_nodes_svid(here: World) -> None:
+async def test_a_copied_key_holds_the_node_that_shows_it_and_the_node_that_it_is_from(
+    here: World,
+) -> None:
     one, other = here.platform("one"), here.platform("other")
     async with here.serve(), here.web() as web:
         key = new_key()
@@ -338,7 +343,59 @@ async def test_a_node_may_not_renew_with_another_nodes_svid(here: World) -> None
         async with here.web(identity=svid) as renewing:
             assert (await join(renewing, one)).status_code == 200
             refused = problem(await join(renewing, other), 403, "refused")
-            assert "not of the node" in refused["detail"]
+            assert "two machines" in refused["detail"]
+        nodes = await here.ask("GET", "/v1/nodes")
+        assert [(node["state"], node["reason"]) for node in nodes] == [
+            ("quarantined", "duplicate_identity"),
+            ("quarantined", "duplicate_identity"),
+        ]
+        for machine in (one, other):
+            held = problem(await join(web, machine), 403, "refused")
+            assert "operator" in held["detail"]
+        await here.ask("POST", f"/v1/nodes/{nodes[1]['node_id']}/expel")
+        await here.ask("POST", f"/v1/nodes/{nodes[0]['node_id']}/reattest")
+        assert (await join(web, one)).status_code == 200
+        here.running.context.registry.verify_log()
+
+
+async def test_a_machine_that_was_never_seen_and_shows_a_copied_key_is_held_too(
+    here: World,
+) -> None:
+    one, stranger = here.platform("one"), here.platform("other")
+    async with here.serve(), here.web() as web:
+        key = new_key()
+        reply = (await join(web, one, key=key)).json()
+        svid = X509Svid.decode(reply["svid"].encode(), private_key=key)
+        async with here.web(identity=svid) as renewing:
+            problem(await join(renewing, stranger), 403, "refused")
+        nodes = await here.ask("GET", "/v1/nodes")
+        assert [node["state"] for node in nodes] == ["quarantined", "quarantined"]
+        problem(await join(web, stranger), 403, "refused")
+
+
+async def test_a_copy_is_noticed_although_it_has_made_the_node_lose_its_membership(
+    here: World,
+) -> None:
+    first = here.platform()
+    second = first.reboot(random=lambda size: b"\x22" * size)
+    async with here.serve(), here.web() as web:
+        assert (await join(web, first)).status_code == 200
+        assert (await join(web, second)).status_code == 200
+        registry = here.running.context.registry
+        (node,) = registry.nodes()
+        gone = Step(trigger=Trigger.QUARANTINE, reason=Reason.CONTRAINDICATED)
+        registry.apply(
+            Change(
+                node_id=node.id,
+                generation=node.generation,
+                steps=(gone,),
+                actor="server",
+                at=node.changed_at,
+            )
+        )
+        refused = problem(await join(web, first), 403, "refused")
+        assert "two machines" in refused["detail"]
+        assert registry.node(node.id).reason is Reason.DUPLICATE_IDENTITY
 
 
 async def test_a_key_serves_one_node_only(here: World) -> None:
