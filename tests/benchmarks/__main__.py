@@ -23,6 +23,7 @@ _MARK = "<!-- measured -->"
 _BENCHMARKS = {
     "appraisal": "benchmarks.appraisal:appraisal",
     "endorsements": "benchmarks.endorsements:endorsement_lookup",
+    "fleet": "benchmarks.fleet:fleet",
     "intel": "benchmarks.intel:intel",
     "mesh": "benchmarks.mesh:mesh",
     "spiffe": "benchmarks.spiffe:spiffe",

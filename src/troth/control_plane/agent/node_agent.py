@@ -45,12 +45,12 @@ from troth.mesh.member import Service
 from troth.mesh.node import PERMISSIONS
 from troth.mesh.passport import TrustedVerifier
 from troth.mesh.peer_policy import PeerPolicy
+from troth.mesh.renewal import LAST_RETRY_SECONDS, retry_seconds
 
 __all__ = ["NodeAgent"]
 
 _log = structlog.get_logger("troth.agent")
 
-_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.5, 30.0
 _REFUSED_RETRY_SECONDS = 30.0
 _APPLY_SECONDS = 10.0
 _APPLY_RETRY_SECONDS = 1.0
@@ -136,15 +136,15 @@ class NodeAgent:
                 tasks.create_task(self._workloads.run())
 
     async def _join_at_start(self) -> Membership:
-        retry = _FIRST_RETRY_SECONDS
+        attempt = 0
         while True:
             try:
                 return await self._join()
             except (UnavailableError, FreshnessError) as exc:
-                wait = _retry_after(exc, retry)
+                attempt += 1
+                wait = _retry_seconds(exc, attempt)
                 _log.warning("cannot join yet", why=str(exc), retry_in_seconds=round(wait, 1))
                 await asyncio.sleep(wait)
-                retry = min(2 * retry, _LAST_RETRY_SECONDS)
 
     async def _join(self) -> Membership:
         membership = await self._server.join(
@@ -232,25 +232,25 @@ class NodeAgent:
         return PeerPolicy(rules=tuple(rule.rule() for rule in rules))
 
     async def _renew(self) -> None:
-        retry = _FIRST_RETRY_SECONDS
+        attempt = 0
         wait = _spread(self._refresh_seconds())
         while True:
             await self._wait_to_renew(wait)
             try:
                 self._adopt(await self._join())
             except (UnavailableError, FreshnessError) as exc:
-                wait = _retry_after(exc, retry)
-                retry = min(2 * retry, _LAST_RETRY_SECONDS)
+                attempt += 1
+                wait = _retry_seconds(exc, attempt)
                 _log.warning("renewal failed", why=str(exc), retry_in_seconds=round(wait, 1))
             except AuthorizationError as exc:
                 self._lose_membership()
                 wait = _spread(_REFUSED_RETRY_SECONDS)
                 _log.error("no longer a member", why=str(exc), what_to_do=exc.remedy)
             except TrothError as exc:
-                wait = _spread(_LAST_RETRY_SECONDS)
+                wait = _spread(LAST_RETRY_SECONDS)
                 _log.error("renewal failed", why=str(exc), what_to_do=exc.remedy)
             else:
-                retry = _FIRST_RETRY_SECONDS
+                attempt = 0
                 wait = _spread(self._refresh_seconds())
 
     def _lose_membership(self) -> None:
@@ -433,9 +433,10 @@ class NodeAgent:
                 await self._changed.wait()
 
 
-def _retry_after(exc: TrothError, otherwise: float) -> float:
+def _retry_seconds(exc: TrothError, attempt: int) -> float:
     told = exc.retry_after_seconds if isinstance(exc, UnavailableError) else None
-    return told if told is not None else _spread(otherwise)
+    # Jitter spreads a fleet's load; it protects nothing.
+    return retry_seconds(attempt, told=told, jitter=pseudo_random.random())  # noqa: S311 - see above
 
 
 def _spread(seconds: float) -> float:
