@@ -53,6 +53,16 @@ static_resources:
           "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
           stat_prefix: again
           cluster: orders
+          access_log:
+          - name: envoy.access_loggers.file
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: $admin.log
+              log_format:
+                json_format:
+                  gate: "%FILTER_STATE(troth.status:PLAIN)%"
+                  authz: "%DYNAMIC_METADATA(envoy.filters.network.ext_authz:status)%"
+                  tier: "%DYNAMIC_METADATA(envoy.filters.network.ext_authz:tier)%"
   - name: health
     address: {socket_address: {address: 127.0.0.1, port_value: $health}}
     filter_chains:

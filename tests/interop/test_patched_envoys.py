@@ -25,6 +25,7 @@ from support.cli import run_cli
 from support.envoy_mesh import envoy_binary
 from support.ports import reserved_ports
 from support.static_agent import StaticAgent
+from support.waiting import until
 from troth.adapters.envoy_process import EnvoyProcess
 from troth.adapters.envoy_trial import validate_configuration
 from troth.cli.envoy.files import read_tree
@@ -58,6 +59,12 @@ class Pair:
                 f"http://127.0.0.1:{self.ports[port]}{path}", headers={"x-troth-tier": "forged"}
             )
 
+    async def records(self) -> list[dict[str, Any]]:
+        """Wait for the lines about connections to the second listener."""
+        path = self.directory / "server.admin.log"
+        await until(lambda: path.exists() and path.read_bytes().endswith(b"\n"))
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+
     async def get_directly(self, node: Node, port: str = "orders") -> bytes:
         """One HTTP/1.1 request over mutual TLS, by a peer without a gate."""
         chain = self.directory / f"{node.name}.pem"
@@ -74,7 +81,9 @@ class Pair:
             try:
                 writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
                 async with asyncio.timeout(10):
-                    return await reader.read()
+                    return await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError as exc:
+                return exc.partial
             finally:
                 writer.transport.abort()
         return b""
@@ -164,8 +173,11 @@ async def test_a_peer_without_a_gate_is_refused_by_both_patched_listeners() -> N
 
 async def test_in_permissive_mode_a_peer_without_a_gate_is_marked_and_served() -> None:
     async with patched_pair(permissive=True) as pair:
-        answer = await pair.get_directly(pair.world.join("stranger"))
-        assert answer.startswith(b"HTTP/1.1 200")
+        stranger = pair.world.join("stranger")
+        assert (await pair.get_directly(stranger, "again")).startswith(b"HTTP/1.1 200")
+        assert [each["gate"] for each in await pair.records()] == ["none"]
+        pair.application.requests.clear()
+        assert (await pair.get_directly(stranger)).startswith(b"HTTP/1.1 200")
         (request,) = pair.application.requests
         assert request["x-troth-status"] == "none"
         assert "x-troth-tier" not in request
@@ -203,7 +215,9 @@ async def test_without_code_a_caller_is_admitted_by_the_result_in_its_certificat
         assert "spiffe://mesh.example/node/shop" in request["x-forwarded-client-cert"]
         assert "x-troth-tier" not in request, "nobody outside may claim one"
         attested = pair.world.join("other")
-        assert (await pair.get_directly(attested)).startswith(b"HTTP/1.1 200")
+        assert (await pair.get_directly(attested, "again")).startswith(b"HTTP/1.1 200")
+        (record, *_) = await pair.records()
+        assert (record["authz"], record["tier"]) == ("attested", "measured")
 
 
 async def test_without_code_a_caller_without_a_result_is_refused() -> None:
@@ -219,7 +233,8 @@ async def test_without_code_a_caller_without_a_result_is_marked_in_permissive_mo
         gated=False, services=lambda world: deciding(world, permissive=True)
     ) as pair:
         plain = pair.world.join("plain", svid_only=True)
-        assert (await pair.get_directly(plain)).startswith(b"HTTP/1.1 200")
+        assert (await pair.get_directly(plain, "again")).startswith(b"HTTP/1.1 200")
+        assert [each["authz"] for each in await pair.records()] == ["none"]
 
 
 async def test_without_code_and_without_an_agent_nobody_is_admitted() -> None:

@@ -296,6 +296,7 @@ def http(**options: object) -> Tree:
         ((), {"transport_socket_matches": [{"name": "x"}]}),
         ((), {"type": "ORIGINAL_DST"}),
         ((), {"cluster_type": {"name": "envoy.clusters.dynamic_forward_proxy"}}),
+        ((), {"health_checks": [{}]}),
         (("orders.example",), {"type": "STRICT_DNS", "health_checks": [{}]}),
         ((), {"transport_socket": {"name": "tap", "typed_config": {"@type": "x.Tap"}}}),
     ],

@@ -7,9 +7,9 @@ that holds the gate between them::
     routes -> NAME (balances, pools) -> listener gate/NAME (gate) -> cluster gate/NAME (TLS)
 
 Where every endpoint is an IP address, NAME keeps its endpoints one by one, and with them everything
-that is done per endpoint: load balancing of requests, outlier detection, health checks. gate/NAME
-then connects to the address that NAME chose. Names that Envoy resolves, and endpoints that
-another service gives (EDS), stay with gate/NAME: connections are balanced there, not requests.
+that is done per endpoint: load balancing of requests, outlier detection. gate/NAME then connects to
+the address that NAME chose. Names that Envoy resolves, and endpoints that another service gives
+(EDS), stay with gate/NAME: connections are balanced there, not requests.
 """
 
 from __future__ import annotations
@@ -147,10 +147,11 @@ def _objection(cluster: Tree, context: Tree) -> tuple[str, str] | None:
             f"its endpoints come by {cluster['cluster_type'].get('name') if cluster.get('cluster_type') else kind}",
             "use STATIC, STRICT_DNS, LOGICAL_DNS or EDS",
         )
-    if _numeric_addresses(cluster) is None and cluster.get("health_checks"):
+    if cluster.get("health_checks"):
+        # Seen in Envoy 1.40: every check fails, and the cluster has no healthy endpoint.
         return (
-            "its health checks would reach the peers without the gate, which refuse them",
-            "list IP addresses, or use outlier_detection",
+            "Envoy runs active health checks where internal listeners do not exist",
+            "use outlier_detection in the place of health_checks",
         )
     return None
 
