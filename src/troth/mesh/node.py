@@ -18,7 +18,7 @@ docs/explanation/node-states.md is drawn from this table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
@@ -101,6 +101,7 @@ class Reason(StrEnum):
     TRUST_ANCHOR_WITHDRAWN = "trust_anchor_withdrawn"
     TIER_LOST = "tier_lost"
     ENTRY_DELETED = "entry_deleted"
+    DEVICE_REVOKED = "device_revoked"
     DUPLICATE_IDENTITY = "duplicate_identity"
     TAMPERED = "tampered"
     OPERATOR_REQUEST = "operator_request"
@@ -300,6 +301,7 @@ TRANSITIONS: tuple[Transition, ...] = (
             Reason.TRUST_ANCHOR_WITHDRAWN,
             Reason.TIER_LOST,
             Reason.ENTRY_DELETED,
+            Reason.DEVICE_REVOKED,
         ),
         actors=(Actor.SERVER,),
     ),
@@ -383,14 +385,16 @@ def remediable(reason: Reason) -> bool:
     return reason in _REMEDIABLE
 
 
-def find_transition(state: NodeState, trigger: Trigger) -> Transition:
-    """Return the row that `trigger` takes from `state`.
+def find_transition(
+    state: NodeState, trigger: Trigger, *, table: Sequence[Transition] = TRANSITIONS
+) -> Transition:
+    """Return the row that `trigger` takes from `state`; only tests bring another table.
 
     Raises:
         ConflictError: there is none; the state has changed since the caller looked, or the
             caller asks for something that this state does not allow.
     """
-    for row in TRANSITIONS:
+    for row in table:
         if row.trigger is trigger and state in row.sources:
             return row
     raise ConflictError(
@@ -406,15 +410,16 @@ def follow(
     reason: Reason,
     actor: Actor,
     facts: Facts | None = None,
+    table: Sequence[Transition] = TRANSITIONS,
 ) -> NodeState:
-    """Return the state after `trigger`, or refuse.
+    """Return the state after `trigger`, or refuse; only tests bring another table.
 
     Raises:
         ConflictError: no row leaves from `state`.
         AuthorizationError: the actor may not pull it, or a required fact is not established.
         ApiMisuseError: the row does not know this reason.
     """
-    row = find_transition(state, trigger)
+    row = find_transition(state, trigger, table=table)
     if actor not in row.actors:
         raise AuthorizationError(f"{actor!s} may not {trigger!s} a node")
     if reason not in row.reasons:

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Protocol
 
 from troth.mesh.admission import Step
+from troth.mesh.device_registry import DeviceRegistry
 from troth.mesh.event import Event, Snapshot
 from troth.mesh.member import Service
 from troth.mesh.node import Facts, NodeState
@@ -70,7 +71,7 @@ class JoinRefusal:
         code: the class of error that the node is told; "unavailable" says that nothing was
             decided: a document of a vendor was missing.
         message, remedy: for operators.
-        stage: "decode", "verify", "appraise", "entry" or "admit".
+        stage: "decode", "activate", "verify", "appraise", "entry" or "admit".
         node_id: the node, where it could be told authentically, else "".
         node_name, address, scheme: as far as known; labels.
         evidence_digest: SHA-256 (hex) of the Evidence, or "".
@@ -226,7 +227,7 @@ class Delivery:
         return not self.waiting
 
 
-class Registry(WorkloadRegistry, Protocol):
+class Registry(WorkloadRegistry, DeviceRegistry, Protocol):
     """Durable membership of one trust domain."""
 
     def close(self) -> None:
@@ -247,6 +248,10 @@ class Registry(WorkloadRegistry, Protocol):
         Raises:
             FreshnessError: unknown, used or expired.
         """
+        ...
+
+    def look_at_session(self, session_id: str, *, now: datetime) -> JoinSession:
+        """Return the session without using it up; raises as `take_session`."""
         ...
 
     def find_node(self, *, device: str, spiffe_id: str) -> NodeRecord | None:

@@ -24,6 +24,7 @@ __all__ = [
     "delete_entry",
     "insert_entry",
     "live_nodes_of",
+    "look_at_session",
     "open_session",
     "read_entries",
     "take_session",
@@ -120,18 +121,35 @@ def take_session(connection: Connection, session_id: str, *, now: datetime) -> J
         .values(used=True)
         .returning(sessions)
     ).one_or_none()
-    if taken is None:
+    return _session_from(taken)
+
+
+def look_at_session(connection: Connection, session_id: str, *, now: datetime) -> JoinSession:
+    """Read a session; see `Registry.look_at_session`."""
+    return _session_from(
+        connection.execute(
+            sa.select(sessions).where(
+                sessions.c.id == session_id,
+                sessions.c.used.is_(False),
+                sessions.c.expires > now,
+            )
+        ).one_or_none()
+    )
+
+
+def _session_from(row: Row[Any] | None) -> JoinSession:
+    if row is None:
         raise FreshnessError(
             "this join session is unknown, used or expired",
             remedy="open a new session; a nonce answers once and within its time",
         )
     return JoinSession(
-        id=taken.id,
-        nonce=taken.nonce,
-        node_name=taken.node_name,
-        address=taken.address,
-        created=taken.created,
-        expires=taken.expires,
+        id=row.id,
+        nonce=row.nonce,
+        node_name=row.node_name,
+        address=row.address,
+        created=row.created,
+        expires=row.expires,
     )
 
 

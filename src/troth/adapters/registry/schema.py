@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
+from troth.adapters.registry.device_schema import create_device_tables
 from troth.adapters.registry.workload_schema import create_tables
 from troth.errors import ConfigurationError
 
@@ -243,12 +244,17 @@ def _order_corims(connection: Connection) -> None:
             connection.exec_driver_sql(f"ALTER TABLE corims ADD COLUMN {name} {form}")
 
 
+def _add_devices(connection: Connection) -> None:
+    create_device_tables(connection)
+
+
 # The n-th step leads from version n to n + 1. A released step is never edited.
 _STEPS: Sequence[Callable[[Connection], None]] = (
     _first,
     _second,
     _add_workloads,
     _order_corims,
+    _add_devices,
 )
 
 SCHEMA_VERSION = len(_STEPS)

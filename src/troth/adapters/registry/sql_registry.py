@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from troth.adapters.registry import appraisal_rows, endorsements, feed, registration, state_log
 from troth.adapters.registry.database import Database
+from troth.adapters.registry.device_rows import SqlDeviceRegistry
 from troth.adapters.registry.node_rows import node_from, read_node
 from troth.adapters.registry.schema import (
     boot_sessions,
@@ -61,7 +62,7 @@ def sqlite_url(path: Path) -> str:
     return sa.URL.create("sqlite", database=str(path)).render_as_string()
 
 
-class SqlRegistry(SqlWorkloadRegistry, Registry):
+class SqlRegistry(SqlWorkloadRegistry, SqlDeviceRegistry, Registry):
     """Durable membership in a SQL database. Thread-safe; one writer at a time goes ahead."""
 
     def __init__(self, url: str) -> None:
@@ -124,6 +125,11 @@ class SqlRegistry(SqlWorkloadRegistry, Registry):
         """Remember a refused join that is no node's."""
         with self._database.write() as connection:
             write_refusal(connection, refusal, actor="server")
+
+    def look_at_session(self, session_id: str, *, now: datetime) -> JoinSession:
+        """Return the session and leave it as it is."""
+        with self._database.read() as connection:
+            return registration.look_at_session(connection, session_id, now=now)
 
     # Reading
 
