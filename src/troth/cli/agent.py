@@ -205,15 +205,15 @@ def _proxy(config: AgentConfig, static: StaticSide | None) -> MeshProxy:
 
 
 def _workloads(config: AgentConfig, path: Path, server: ServerClient) -> WorkloadSide | None:
-    from troth.adapters.process_attestor import ProcessAttestor  # noqa: PLC0415
-    from troth.control_plane.agent.workload_side import WorkloadSide  # noqa: PLC0415
-
     if config.workload_api is None:
         if config.broker is not None:
             raise ConfigurationError(
                 source=str(path), key="broker", accepted="a [workload_api] beside it"
             )
         return None
+    from troth.adapters.process_attestor import ProcessAttestor  # noqa: PLC0415
+    from troth.control_plane.agent.workload_side import WorkloadSide  # noqa: PLC0415
+
     return WorkloadSide(
         server=server,
         attestor=ProcessAttestor(),
@@ -225,8 +225,6 @@ def _workloads(config: AgentConfig, path: Path, server: ServerClient) -> Workloa
 def _gate(
     config: AgentConfig, path: Path, *, attester: Attester, trust: AgentTrust, server: ServerClient
 ) -> AgentGate | None:
-    from troth.control_plane.agent.agent_gate import AgentGate  # noqa: PLC0415
-
     if config.gate is None:
         for name, rules in (("clients", config.clients), ("servers", config.servers)):
             for number, rule in enumerate(rules):
@@ -246,6 +244,8 @@ def _gate(
             value=str(module),
             accepted="the compiled module; from a checkout, `make gate` builds it",
         )
+    from troth.control_plane.agent.agent_gate import AgentGate  # noqa: PLC0415
+
     gate = AgentGate(config, config.gate, attester=attester, trust=trust)
     gate.check = _background_check(config, path, server, gate)
     return gate

@@ -19,21 +19,18 @@ import contextlib
 import random as pseudo_random
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from troth.clock import Clock, SystemClock
-from troth.control_plane.agent.agent_gate import AgentGate
 from troth.control_plane.agent.config import AgentConfig, RuleSection
-from troth.control_plane.agent.delegations import DelegationFiles
 from troth.control_plane.agent.peers import JudgedPeer, PeerTable
 from troth.control_plane.agent.ports import Membership, MeshProxy, MeshServer
-from troth.control_plane.agent.static_side import StaticSide
 from troth.control_plane.agent.trust import AgentTrust
 from troth.control_plane.agent.wish import describe
-from troth.control_plane.agent.workload_side import WorkloadSide
 from troth.control_plane.envoy.description import MeshDescription, ProxyIdentity
 from troth.control_plane.envoy.resources import MeshResources
 from troth.errors import AuthorizationError, FreshnessError, TrothError, UnavailableError
@@ -46,6 +43,13 @@ from troth.mesh.node import PERMISSIONS
 from troth.mesh.passport import TrustedVerifier
 from troth.mesh.peer_policy import PeerPolicy
 from troth.mesh.renewal import LAST_RETRY_SECONDS, retry_seconds
+
+if TYPE_CHECKING:
+    # What an agent does without it does not load.
+    from troth.control_plane.agent.agent_gate import AgentGate
+    from troth.control_plane.agent.delegations import DelegationFiles
+    from troth.control_plane.agent.static_side import StaticSide
+    from troth.control_plane.agent.workload_side import WorkloadSide
 
 __all__ = ["NodeAgent"]
 
