@@ -39,6 +39,7 @@ from troth.formats.keys import VerificationKey, spki
 from troth.formats.signer import LocalSigner
 from troth.identity.certificate_request import decode_csr
 from troth.identity.jwt_svid import JwtAuthority
+from troth.identity.selector import Selector
 from troth.identity.spiffe_id import SpiffeId, TrustDomain
 from troth.identity.workload_result import NodeResult
 from troth.mesh.event import Bundles, FeedNotice
@@ -250,7 +251,7 @@ def _register(running: RunningServer, count: int) -> None:
             id=f"w{number}",
             spiffe_id=f"spiffe://{DOMAIN}/w/{number}",
             parent_id=f"spiffe://{DOMAIN}/edge",
-            selectors=(f"unix:uid:{number}",),
+            selectors=(Selector.decode(f"unix:uid:{number}"),),
         )
         registry.create_workload_entry(made, actor="benchmark", at=at)
 
