@@ -31,13 +31,12 @@ from troth.identity.x509_svid import X509Svid
 from troth.mesh.event import (
     MAX_MESSAGE_BYTES,
     Bundles,
-    Event,
     FeedMessage,
     FeedNotice,
-    Heartbeat,
     Snapshot,
     decode_message,
 )
+from troth.mesh.feed_order import Placed, place
 from troth.mesh.join_messages import (
     JOIN_LABEL,
     AppraisalReply,
@@ -260,6 +259,7 @@ class ServerClient:
         known = after
         backoff = _FIRST_BACKOFF_SECONDS
         while True:
+            first = True
             try:
                 async for message in self._lines(known):
                     backoff = _FIRST_BACKOFF_SECONDS
@@ -267,13 +267,11 @@ class ServerClient:
                         if self.on_notice is not None:
                             self.on_notice(message)
                         continue
-                    if isinstance(message, Event):
-                        if known is not None and message.sequence <= known:
-                            continue
-                        if known is None or message.sequence != known + 1:
-                            known = None
-                            break
-                    elif isinstance(message, Heartbeat) and message.sequence != known:
+                    placed = place(message, known=known, first=first)
+                    first = False
+                    if placed is Placed.SKIP:
+                        continue
+                    if placed is Placed.LOST:
                         known = None
                         break
                     known = message.sequence
