@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from troth.control_plane.agent.agent_gate import AgentGate
     from troth.control_plane.agent.config import AgentConfig
     from troth.control_plane.agent.delegations import DelegationFiles
+    from troth.control_plane.agent.metrics import AgentMetrics
     from troth.control_plane.agent.ports import Membership, MeshProxy
     from troth.control_plane.agent.static_side import StaticSide
     from troth.control_plane.agent.trust import AgentTrust
@@ -95,11 +96,14 @@ async def _serve(config: AgentConfig, path: Path) -> None:
     from troth.control_plane.agent.node_agent import NodeAgent  # noqa: PLC0415
     from troth.control_plane.agent.trust import AgentTrust  # noqa: PLC0415
 
+    more: dict[str, str] = {}
+
     def joined(membership: Membership) -> None:
         print_ready(
             node_id=membership.node_id,
             spiffe_id=str(membership.spiffe_id),
             expires=membership.expires.isoformat(),
+            **more,
         )
 
     if config.envoy is None and config.workload_api is None:
@@ -115,7 +119,14 @@ async def _serve(config: AgentConfig, path: Path) -> None:
     trust = AgentTrust()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(server.close)
-        gate = _gate(config, path, attester=attester, trust=trust, server=server)
+        metrics = None
+        if config.metrics is not None:
+            from troth.control_plane.agent.metrics import AgentMetrics, serving  # noqa: PLC0415
+
+            metrics = AgentMetrics()
+            served = serving(metrics.registry, config.metrics.listen)
+            more["metrics"] = f"http://{stack.enter_context(served)}/metrics"
+        gate = _gate(config, path, attester=attester, trust=trust, server=server, metrics=metrics)
         if gate is not None:
             await stack.enter_async_context(gate.service)
         static = _static(config, path, trust)
@@ -136,6 +147,7 @@ async def _serve(config: AgentConfig, path: Path) -> None:
             static=static,
             trust=trust,
             workloads=workloads,
+            metrics=metrics,
             on_bundle=lambda bundle: _keep_bundle(config, path, bundle.encode_pem()),
             on_joined=joined,
         ).run()
@@ -223,7 +235,13 @@ def _workloads(config: AgentConfig, path: Path, server: ServerClient) -> Workloa
 
 
 def _gate(
-    config: AgentConfig, path: Path, *, attester: Attester, trust: AgentTrust, server: ServerClient
+    config: AgentConfig,
+    path: Path,
+    *,
+    attester: Attester,
+    trust: AgentTrust,
+    server: ServerClient,
+    metrics: AgentMetrics | None,
 ) -> AgentGate | None:
     if config.gate is None:
         for name, rules in (("clients", config.clients), ("servers", config.servers)):
@@ -246,7 +264,13 @@ def _gate(
         )
     from troth.control_plane.agent.agent_gate import AgentGate  # noqa: PLC0415
 
-    gate = AgentGate(config, config.gate, attester=attester, trust=trust)
+    gate = AgentGate(
+        config,
+        config.gate,
+        attester=attester,
+        trust=trust,
+        registry=metrics.registry if metrics is not None else None,
+    )
     gate.check = _background_check(config, path, server, gate)
     return gate
 

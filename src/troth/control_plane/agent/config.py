@@ -305,6 +305,17 @@ class VerifierSection(_Section, frozen=True, kw_only=True):
     elsewhere: bool = False
 
 
+class MetricsSection(_Section, frozen=True, kw_only=True):
+    """`[metrics]`: what the agent counts, for Prometheus, over plain HTTP. Absent: not served.
+
+    Attributes:
+        listen: "host:port"; 127.0.0.1 keeps it on the machine. Port 0 takes a free one, which the
+            line that says the agent is ready names.
+    """
+
+    listen: str = "127.0.0.1:9464"
+
+
 class AgentConfig(_Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -316,6 +327,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     ext_authz: ExtAuthzSection | None = None
     workload_api: WorkloadApiSection | None = None
     broker: BrokerSection | None = None
+    metrics: MetricsSection | None = None
     inbound: list[InboundSection] = []
     outbound: list[OutboundSection] = []
     clients: list[RuleSection] = []

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     # What an agent does without it does not load.
     from troth.control_plane.agent.agent_gate import AgentGate
     from troth.control_plane.agent.delegations import DelegationFiles
+    from troth.control_plane.agent.metrics import AgentMetrics
     from troth.control_plane.agent.static_side import StaticSide
     from troth.control_plane.agent.workload_side import WorkloadSide
 
@@ -76,6 +77,7 @@ class NodeAgent:
         static: StaticSide | None = None,
         trust: AgentTrust | None = None,
         workloads: WorkloadSide | None = None,
+        metrics: AgentMetrics | None = None,
         on_bundle: Callable[[TrustBundle], None] | None = None,
         clock: Clock | None = None,
         on_joined: Callable[[Membership], None] | None = None,
@@ -93,6 +95,7 @@ class NodeAgent:
             static: what the proxy gets where its listeners and clusters are its own.
             trust: whom to believe; the gate's too, where there is one.
             workloads: serves the node's workloads; is started.
+            metrics: counts what happens.
             on_bundle: told each new bundle of our trust domain.
             clock: time.
             on_joined: told once, after the first join.
@@ -103,6 +106,7 @@ class NodeAgent:
         self._attester = attester
         self._gate, self._workloads, self._static = gate, workloads, static
         self._trust = trust or AgentTrust()
+        self._metrics = metrics
         self._on_bundle = on_bundle
         server.on_notice = self._notice
         self._verifier_keys = dict(verifier_keys or {})
@@ -146,6 +150,7 @@ class NodeAgent:
                 return await self._join()
             except (UnavailableError, FreshnessError) as exc:
                 attempt += 1
+                self._count_failure(exc)
                 wait = _retry_seconds(exc, attempt)
                 _log.warning("cannot join yet", why=str(exc), retry_in_seconds=round(wait, 1))
                 await asyncio.sleep(wait)
@@ -197,6 +202,8 @@ class NodeAgent:
 
     def _adopt(self, membership: Membership) -> None:
         self._membership = membership
+        if self._metrics is not None:
+            self._metrics.joined(membership)
         if self._trust.adopt(membership.bundle):
             self._believe()
         if self._workloads is not None:
@@ -244,21 +251,30 @@ class NodeAgent:
                 self._adopt(await self._join())
             except (UnavailableError, FreshnessError) as exc:
                 attempt += 1
+                self._count_failure(exc)
                 wait = _retry_seconds(exc, attempt)
                 _log.warning("renewal failed", why=str(exc), retry_in_seconds=round(wait, 1))
             except AuthorizationError as exc:
+                self._count_failure(exc)
                 self._lose_membership()
                 wait = _spread(_REFUSED_RETRY_SECONDS)
                 _log.error("no longer a member", why=str(exc), what_to_do=exc.remedy)
             except TrothError as exc:
+                self._count_failure(exc)
                 wait = _spread(LAST_RETRY_SECONDS)
                 _log.error("renewal failed", why=str(exc), what_to_do=exc.remedy)
             else:
                 attempt = 0
                 wait = _spread(self._refresh_seconds())
 
+    def _count_failure(self, exc: TrothError) -> None:
+        if self._metrics is not None:
+            self._metrics.failed(exc)
+
     def _lose_membership(self) -> None:
         self._membership = None
+        if self._metrics is not None:
+            self._metrics.lost()
         if self._gate is not None:
             self._gate.withdraw()
         if self._static is not None:
@@ -299,6 +315,8 @@ class NodeAgent:
                         message, now=self._clock.now()
                     ):
                         self._changed.set()
+                    if self._metrics is not None and self._table is not None:
+                        self._metrics.heard(self._table.sequence, now=self._clock.now())
                     await self._acknowledge_unchanged()
             except TrothError as exc:
                 # Not allowed (any more), or not our server: what is known ages until it lapses.
@@ -317,6 +335,8 @@ class NodeAgent:
             now = self._clock.now()
             sequence = self._table.sequence if self._table else -1
             judged = self._table.judge(now=now) if self._table else []
+            if self._metrics is not None:
+                self._metrics.judged(judged)
             resources, wake = self._resources(judged, now)
             applying = asyncio.create_task(self._apply(resources, sequence, judged))
             try:

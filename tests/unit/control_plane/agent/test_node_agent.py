@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from support.attested_world import DOMAIN, World
 from support.waiting import until
 from troth.control_plane.agent.config import AgentConfig
+from troth.control_plane.agent.metrics import AgentMetrics
 from troth.control_plane.agent.node_agent import NodeAgent
 from troth.control_plane.config_file import parse_config
 from troth.control_plane.envoy.resources import MeshResources
@@ -169,13 +170,18 @@ class Scene:
         self.proxy = SimulatedProxy()
         self.edge = self.world.join("edge", self.world.platform())
         self.joined: list[Any] = []
+        self.metrics = AgentMetrics()
         self.agent = NodeAgent(
             parse_config(config, AgentConfig, source="test"),
             server=self.server,
             proxy=self.proxy,
             attester=self.server.platform,
             on_joined=self.joined.append,
+            metrics=self.metrics,
         )
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
 
     def member(self, **changes: Any) -> Member:
         given: dict[str, Any] = {
@@ -219,6 +225,12 @@ async def test_an_admitted_peer_gets_its_chains_and_its_key_is_pinned() -> None:
         await scene.tell(scene.member())
         assert len(scene.proxy.listeners) == 2
         assert "verify_certificate_spki" in scene.proxy.chains()
+        assert scene.counted("troth_agent_member") == 1
+        assert scene.counted("troth_agent_renewals_total", outcome="renewed") == 1
+        assert scene.counted("troth_agent_feed_sequence") == 1
+        for direction in ("client", "server"):
+            peers = {"direction": direction, "decision": "admitted"}
+            assert scene.counted("troth_agent_peers", **peers) == 1
 
 
 @pytest.mark.parametrize(
@@ -332,6 +344,8 @@ async def test_a_refusal_at_renewal_takes_everything_from_the_proxy() -> None:
         scene.server.problems = [AuthorizationError("expelled")]
         await until(lambda: scene.proxy.applied[-1].secrets == (), seconds=5)
         assert scene.proxy.listeners == []
+        assert scene.counted("troth_agent_member") == 0
+        assert scene.counted("troth_agent_renewals_total", outcome="refused") == 1
 
 
 async def test_a_renewal_keeps_the_key_that_peers_have_pinned() -> None:
