@@ -52,9 +52,9 @@ def demo(
     A server, two agents (a cloud node with Arm CCA Evidence, an edge node with PSA Evidence, both
     simulated and labelled so) and two stock Envoys with the gate: calls both ways, a pair of which
     one end asks for identity alone, a background check for a passport that is too old, a changed
-    node refused, and open connections that end when a Reference Value is withdrawn. Nothing outside the loopback
-    interface is touched, and Ctrl-C leaves nothing behind. Ends with status 1 if anything that
-    should happen did not.
+    node refused, and open connections that end when a Reference Value is withdrawn. Nothing outside
+    the loopback interface is touched, and Ctrl-C leaves nothing behind. Ends with status 1 if
+    anything that should happen did not.
     """
     if ctx.invoked_subcommand is not None:
         return None

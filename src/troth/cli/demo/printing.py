@@ -126,6 +126,6 @@ def _cells(view: PeerView, prefix: str) -> tuple[str, ...]:
         f"[{tone}]{view.status}[/]",
         view.tier,
         view.binding,
-        _age(view),
+        f"{_age(view)}, fresh" if view.fresh else _age(view),
         view.verifier,
     )

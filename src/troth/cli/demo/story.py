@@ -53,7 +53,8 @@ from troth.console.report import (
     WithdrawalReport,
 )
 from troth.control_plane.envoy.access_log import AccessLogRecord, Direction
-from troth.errors import UnavailableError
+from troth.control_plane.gate import MODULE_PATH
+from troth.errors import ConfigurationError, UnavailableError
 from troth.formats.keys import VerificationKey, load_keys
 from troth.mesh.passport import TrustedVerifier
 
@@ -98,6 +99,12 @@ class Story:
             stack.push_async_callback(children.stop)
             setting = Setting(self.directory, ports, gated=self.gated)
             binary = find_envoy(self.envoy)
+            if self.gated and not MODULE_PATH.is_file():
+                raise ConfigurationError(
+                    source="the gate's module",
+                    value=str(MODULE_PATH),
+                    accepted="a file: build it with `make gate`, or go without it with --no-gate",
+                )
             self.versions = await _versions(binary)
 
             self.say("starting the server and two small services")
