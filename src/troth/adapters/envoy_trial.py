@@ -18,6 +18,7 @@ __all__ = ["Trial", "envoy_version", "validate_configuration"]
 _SECONDS = 60
 _SHOWN = 600
 _PREFIX = re.compile(r"^(?:\[[^\]]*\]){2,}\s*(?:\[[^\]]*\]\s*)?")
+_NOISE = re.compile(r"error initializing configuration '[^']*': ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ def validate_configuration(binary: Path, config: Mapping[str, object]) -> Trial:
 
 
 def _plain(line: str) -> str:
-    return _PREFIX.sub("", line).strip()
+    # Envoy puts blanks of random number into protobuf's messages, so that nobody parses them.
+    return _NOISE.sub("", " ".join(_PREFIX.sub("", line).split()))
 
 
 def _run(binary: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

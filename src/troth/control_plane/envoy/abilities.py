@@ -27,9 +27,10 @@ _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 _AGENT: Final = Path("/run/troth/xds")
 _GATE: Final = "/run/troth/gate"
 
+_TESTED: Final = ("1.36.", "1.37.", "1.39.", "1.40.")
 # What each profile cannot do without.
 _NEEDS: Final = {
-    "gate": ("sds", "spiffe", "internal", "module", "descriptors"),
+    "gate": ("sds", "spiffe", "internal", "early_data", "module", "descriptors"),
     "no-code": ("sds", "spiffe", "ext_authz", "descriptors"),
 }
 
@@ -134,7 +135,9 @@ def examine(
             why=descriptors,
         )
     ]
-    warnings: dict[str, None] = dict.fromkeys(whole.warnings if whole is not None else ())
+    untested = () if version.startswith(_TESTED) else (f"not tested with Envoy {version}",)
+    warnings: dict[str, None] = dict.fromkeys(untested)
+    warnings |= dict.fromkeys(whole.warnings if whole is not None else ())
     for name, (what, part) in parts.items():
         if name == "module" and not module.is_file():
             why = f"there is no module at {module}; from a checkout, `make gate` builds it"
@@ -150,14 +153,18 @@ def examine(
 
 def _parts(module: Path) -> dict[str, tuple[str, Tree]]:
     """Return each ability in words, and the listeners, clusters and extensions that show it."""
-    tcp = {
+    tcp: Tree = {
         "name": "envoy.filters.network.tcp_proxy",
         "typed_config": {
             "@type": f"{_FILTERS}network.tcp_proxy.v3.TcpProxy",
             "stat_prefix": "preflight",
             "cluster": "troth-agent",
-            "max_early_data_bytes": 65536,
         },
+    }
+    waiting = copy.deepcopy(tcp)
+    waiting["typed_config"] |= {
+        "max_early_data_bytes": 65536,
+        "upstream_connect_mode": "ON_DOWNSTREAM_DATA",
     }
     setting = GateSetting(module=str(module.absolute()), agent_socket=_GATE)
     tls = {
@@ -198,6 +205,10 @@ def _parts(module: Path) -> dict[str, tuple[str, Tree]]:
                 "clusters": [_hop_cluster()],
                 "extensions": internal_listeners(),
             },
+        ),
+        "early_data": (
+            "tcp_proxy that waits for a decision (TCP services need it)",
+            {"listeners": [_listener("early_data", [waiting])]},
         ),
         "filter_state": (
             "filter state that is set and logged (set_filter_state, access log)",

@@ -66,6 +66,9 @@ _ROOTS = (
     "google/protobuf/wrappers.proto",
 )
 
+# What an Envoy without the gate can do without; asking such an Envoy for it is an error then.
+_OPTIONAL = frozenset({"envoy/extensions/filters/network/dynamic_modules/v3/dynamic_modules.proto"})
+
 _CACHE_MAGIC = b"troth-envoy-descriptors-1\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _ELF_MAGIC = b"\x7fELF"
@@ -215,7 +218,8 @@ def _closure(image: mmap.mmap, roots: Iterable[str], *, source: str) -> bytes:
         file_set.file.append(file)
 
     for root in roots:
-        take(root)
+        if root in places or root not in _OPTIONAL:
+            take(root)
     return file_set.SerializeToString(deterministic=True)
 
 

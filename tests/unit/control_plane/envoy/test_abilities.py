@@ -70,6 +70,13 @@ def test_the_profile_follows_from_what_is_lacking(
     assert report["profile"] == profile
 
 
+def test_a_version_that_was_never_tried_is_said_to_be_one(module: Path) -> None:
+    assert not ask(module).warnings
+    found = examine("2.0.0", module=module, attempt=lambda _: Trial(accepted=True))
+    assert found.warnings == ("not tested with Envoy 2.0.0",)
+    assert found.profile == "gate", "what it accepts counts"
+
+
 def test_without_a_module_the_gate_is_not_possible_and_the_reason_says_so(tmp_path: Path) -> None:
     found = ask(tmp_path / "absent.so")
     assert found.profile == "no-code"

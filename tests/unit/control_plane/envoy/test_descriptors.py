@@ -72,6 +72,18 @@ def test_a_program_without_the_file_is_refused_with_a_remedy(tmp_path: Path) -> 
         extract(program, [WRAPPERS])
 
 
+def test_an_envoy_without_dynamic_modules_can_be_read_but_has_no_gate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = _program(tmp_path, any_pb2.DESCRIPTOR.serialized_pb)
+    monkeypatch.setattr(module, "_ROOTS", (ANY, *module._OPTIONAL))
+    loaded = EnvoyDescriptors.load(program, cache_dir=tmp_path)
+    assert loaded.message("google.protobuf.Any")
+    name = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
+    with pytest.raises(ConfigurationError, match="knows no message"):
+        loaded.message(name)
+
+
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\nexec envoy\n"])
 def test_what_is_no_program_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "envoy"

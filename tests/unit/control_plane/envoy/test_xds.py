@@ -19,7 +19,7 @@ from support.envoy_mesh import envoy_binary
 from support.waiting import until
 from troth.control_plane.envoy import xds
 from troth.control_plane.envoy.descriptors import EnvoyDescriptors
-from troth.control_plane.envoy.resources import CLUSTER, LISTENER, SECRET
+from troth.control_plane.envoy.resources import CLUSTER, LISTENER, SECRET, MeshResources
 from troth.control_plane.envoy.xds import ProxyEvent, ProxyEventKind, XdsServer
 from troth.errors import ApiMisuseError, ProxyError, UnavailableError
 
@@ -269,3 +269,23 @@ async def test_a_callback_that_fails_stops_nothing(
         await client.ask(CLUSTER, answers=await client.take())
         await server.wait_applied(CLUSTER, 1)
     assert "callback for proxy events failed" in caplog.text
+
+
+async def test_an_envoy_with_a_file_of_its_own_gets_secrets_alone_and_that_is_all_of_it(
+    path: Path, descriptors: EnvoyDescriptors
+) -> None:
+    server = XdsServer(socket=path, descriptors=descriptors, types=(SECRET,))
+    secret = {"name": "a", "generic_secret": {"secret": {"inline_string": "x"}}}
+    listener = {"name": "l", "internal_listener": {}}
+    wish = MeshResources(secrets=(secret,), clusters=(), listeners=(listener,))
+    assert server.__mapping__().keys() == {SDS}
+    async with server:
+        with pytest.raises(UnavailableError):
+            await server.apply(wish, timeout_seconds=0.1)
+        async with _client(path, descriptors, SDS) as client:
+            await client.ask(SECRET, "a")
+            answer = await client.take()
+            assert len(answer.resources) == 1
+            await client.ask(SECRET, "a", answers=answer)
+            # Neither clusters nor listeners are waited for: nobody asks for them.
+            await server.apply(wish, timeout_seconds=5)

@@ -27,12 +27,16 @@ _CERTIFICATES: Final = (
     "tls_certificates",
     "tls_certificate_sds_secret_configs",
     "tls_certificate_provider_instance",
+    "tls_certificate_certificate_provider",
+    "tls_certificate_certificate_provider_instance",
     "custom_tls_certificate_selector",
 )
 _VALIDATIONS: Final = (
     "validation_context",
     "validation_context_sds_secret_config",
     "combined_validation_context",
+    "validation_context_certificate_provider",
+    "validation_context_certificate_provider_instance",
 )
 _TICKETS: Final = ("session_ticket_keys", "session_ticket_keys_sds_secret_config")
 # What the agent's secret says in its place; to drop it widens nothing.
