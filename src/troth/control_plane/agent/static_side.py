@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import structlog
+
 from troth.control_plane.agent.config import AgentConfig
 from troth.control_plane.agent.gate_sides import GateSides
 from troth.control_plane.agent.peers import JudgedPeer
@@ -22,6 +24,8 @@ from troth.mesh.passport import TrustedVerifier
 from troth.tls.judge import Judge
 
 __all__ = ["StaticSide"]
+
+_log = structlog.get_logger("troth.agent")
 
 
 class StaticSide:
@@ -37,6 +41,8 @@ class StaticSide:
         self._judged: Sequence[JudgedPeer] = ()
         self._heard = False
         self._last: tuple[ProxyIdentity, Mapping[str, bytes]] | None = None
+        if config.ext_authz is not None and config.ext_authz.permissive:
+            _log.warning("permissive: callers without an Attestation Result are let in")
 
     def judge(self) -> CertificateJudge | None:
         """Return who judges callers; None while this node is no member."""
