@@ -47,7 +47,7 @@ def test_the_reason_is_in_envoys_words_without_its_noise(tmp_path: Path) -> None
     lines = (
         "[2026-11-25 10:00:00.000][7][warning][misc] [source/a.cc:1] an old field\n"
         "[2026-11-25 10:00:00.000][7][critical][main] [source/b.cc:2] "
-        "error initializing configuration '/tmp/x': no  such   field\n"  # noqa: S108 - a message
+        "error initializing configuration '/tmp/x': no  such   field\n"
     )
     trial = validate_configuration(program(tmp_path, f"printf '%s' \"{lines}\" >&2; exit 1"), {})
     assert not trial.accepted
