@@ -6,6 +6,9 @@
    its Attester make Evidence over it, and signs a certificate request with the key.
 3. `JoinRequest` → `JoinReply`, or problem details with a refusal's id.
 
+A node with a TPM whose attestation key the server does not know yet has it activated in between:
+`ActivationMessage` → `ActivationReply`; the answer travels in the `JoinRequest`.
+
 Renewing is the same again; the node then also authenticates with its present SVID.
 """
 
@@ -21,9 +24,12 @@ from troth.mesh.member import MAX_SERVICES, Service
 
 __all__ = [
     "JOIN_LABEL",
+    "ActivationMessage",
+    "ActivationReply",
     "AppraisalReply",
     "AppraisalRequest",
     "BundleMessage",
+    "ClaimMessage",
     "JoinReply",
     "JoinRequest",
     "SessionReply",
@@ -62,6 +68,40 @@ class SessionReply(msgspec.Struct, frozen=True, kw_only=True):
     expires: datetime
 
 
+class ActivationMessage(_Message, frozen=True, kw_only=True):
+    """Ask for a challenge that only the TPM with this attestation key can answer.
+
+    Attributes:
+        request: endorsement key, its certificates and attestation key (`ActivationRequest`), base64url.
+    """
+
+    request: Annotated[str, Meta(max_length=90_000)]
+
+
+class ActivationReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the TPM has to open.
+
+    Attributes:
+        challenge: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, base64url.
+    """
+
+    challenge: str
+
+
+class ClaimMessage(_Message, frozen=True, kw_only=True):
+    """A device's claim certificate, and the proof that it holds the key (`claim_certificate`).
+
+    Attributes:
+        certificates: DER in base64url, the device's own first.
+        signature: over the statement for this session and key, base64url.
+    """
+
+    certificates: Annotated[
+        tuple[Annotated[str, Meta(max_length=16_384)], ...], Meta(min_length=1, max_length=8)
+    ]
+    signature: Annotated[str, Meta(max_length=1_400)]
+
+
 class JoinRequest(_Message, frozen=True, kw_only=True):
     """Evidence and a request for an SVID.
 
@@ -71,12 +111,18 @@ class JoinRequest(_Message, frozen=True, kw_only=True):
         evidence: Evidence as base64url, or as a CMW record (RFC 9999): `[type, value, ?ind]`.
         media_type: of the Evidence; empty with a CMW record.
         services: what the node offers to its peers.
+        activation: what the TPM found in this session's challenge, base64url, or "".
+        join_token: one-time token that an operator gave for this device, or "".
+        claim: certificate that shows which device this is, or None.
     """
 
     csr: str
     evidence: str | tuple[str | int, ...]
     media_type: Annotated[str, Meta(max_length=256)] = ""
     services: Annotated[tuple[Service, ...], Meta(max_length=MAX_SERVICES)] = ()
+    activation: Annotated[str, Meta(max_length=86)] = ""
+    join_token: Annotated[str, Meta(max_length=86)] = ""
+    claim: ClaimMessage | None = None
 
 
 class AppraisalRequest(_Message, frozen=True, kw_only=True):

@@ -29,16 +29,18 @@ MAX_SELECTORS = 16
 
 _HEX = re.compile(r"(?:[0-9a-f]{2}){1,128}")
 _SCHEME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_DEVICE = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _CLAIM = re.compile(r"[^/=\s]{1,64}/[^=\s]{1,128}=\S{1,512}")
 _FORMS = {
     "scheme": (_SCHEME, "scheme:NAME, such as scheme:psa"),
     "instance": (_HEX, "instance:HEX, the instance id in lower case"),
     "implementation": (_HEX, "implementation:HEX, the implementation id in lower case"),
+    "device": (_DEVICE, "device:ID, the id of a device in the inventory"),
     "signer": (_HEX, "signer:HEX, the thumbprint of the attestation key in lower case"),
     "claim": (_CLAIM, "claim:LABEL/NAME=VALUE, such as claim:realm/cca-realm-hash-algo-id=sha-256"),
 }
 # A scheme, or a claim that software chooses, says nothing about which machine it is.
-_IDENTIFYING = frozenset({"instance", "implementation", "signer"})
+_IDENTIFYING = frozenset({"instance", "implementation", "signer", "device"})
 
 
 def node_selector(text: str) -> Selector:
@@ -57,8 +59,11 @@ def node_selector(text: str) -> Selector:
     return Selector(kind, value)
 
 
-def selects(selector: Selector, result: AttestationResult) -> bool:
-    """Say whether the device behind `result` has this property. Absent is never a match."""
+def selects(selector: Selector, result: AttestationResult, *, device_id: str = "") -> bool:
+    """Say whether the device behind `result` has this property. Absent is never a match.
+
+    `device_id` is its id in the inventory, "" where it is not in there.
+    """
     match selector.type:
         case "scheme":
             return result.scheme == selector.value
@@ -68,6 +73,8 @@ def selects(selector: Selector, result: AttestationResult) -> bool:
             return result.implementation_id.hex() == selector.value
         case "signer":
             return result.signer == selector.value
+        case "device":
+            return device_id == selector.value
         case "claim":
             return _selects_claim(selector.value, result)
         case _:
@@ -114,13 +121,13 @@ class RegistrationEntry:
                 f"expected at most {MAX_SELECTORS} different selectors", format="registration entry"
             )
 
-    def selects(self, result: AttestationResult) -> bool:
+    def selects(self, result: AttestationResult, *, device_id: str = "") -> bool:
         """Say whether the device behind `result` has every selector."""
-        return all(selects(selector, result) for selector in self.selectors)
+        return all(selects(selector, result, device_id=device_id) for selector in self.selectors)
 
 
 def match_entry(
-    entries: Iterable[RegistrationEntry], result: AttestationResult
+    entries: Iterable[RegistrationEntry], result: AttestationResult, *, device_id: str = ""
 ) -> RegistrationEntry:
     """Return the entry for this device: of those that select it, the most specific one.
 
@@ -129,7 +136,7 @@ def match_entry(
     Raises:
         AuthorizationError: none selects it, or several equally specific ones do.
     """
-    matching = [entry for entry in entries if entry.selects(result)]
+    matching = [entry for entry in entries if entry.selects(result, device_id=device_id)]
     if not matching:
         known = [f"scheme:{result.scheme}"]
         if result.instance_id:
@@ -138,6 +145,8 @@ def match_entry(
             known.append(f"implementation:{result.implementation_id.hex()}")
         if result.signer:
             known.append(f"signer:{result.signer}")
+        if device_id:
+            known.append(f"device:{device_id}")
         raise AuthorizationError(
             f"no registration entry selects this device ({', '.join(known)})",
             remedy="create an entry with some of these selectors if the device belongs here",

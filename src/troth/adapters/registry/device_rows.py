@@ -191,7 +191,11 @@ class SqlDeviceRegistry(DeviceRegistry):
         with self._database.write() as connection:
             connection.execute(
                 sa.delete(activated_keys).where(
-                    activated_keys.c.endorsement == str(key.endorsement)
+                    sa.or_(
+                        activated_keys.c.endorsement == str(key.endorsement),
+                        # The same TPM, by its other endorsement key.
+                        activated_keys.c.name == key.name.hex(),
+                    )
                 )
             )
             count = connection.execute(

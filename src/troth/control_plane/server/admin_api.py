@@ -19,6 +19,7 @@ from troth.control_plane.server.common_routes import (
     metrics_route,
 )
 from troth.control_plane.server.context import ServerContext
+from troth.control_plane.server.device_routes import device_routes
 from troth.control_plane.server.endorsement_routes import endorsement_routes, operator_of
 from troth.control_plane.server.entry_routes import entry_routes
 from troth.control_plane.server.feed_route import operator_feed
@@ -73,6 +74,7 @@ def create_admin_app(context: ServerContext) -> Starlette:
         ),
         *_node_routes(context),
         *entry_routes(context),
+        *device_routes(context),
         *bundle_routes(context),
         *_record_routes(context),
         *policy_routes(context.policies, clock=context.clock),

@@ -27,7 +27,7 @@ from troth.control_plane.server.problem import problem, problem_for
 from troth.control_plane.server.refusal import JoinRefusedError
 from troth.control_plane.server.requests import read_message
 from troth.errors import TrothError
-from troth.mesh.join_messages import JoinRequest, SessionRequest
+from troth.mesh.join_messages import ActivationMessage, JoinRequest, SessionRequest
 
 __all__ = ["create_app"]
 
@@ -51,6 +51,7 @@ def create_app(context: ServerContext) -> Starlette:
         *common_routes(context),
         Route("/v1/join/sessions", join.open_session, methods=["POST"]),
         Route("/v1/join/sessions/{session}", join.join, methods=["POST"]),
+        Route("/v1/join/sessions/{session}/activation", join.activate, methods=["POST"]),
         Route("/v1/feed", feed.stream),
         Route("/v1/feed/ack", feed.acknowledge, methods=["POST"]),
         Route("/v1/nodes", nodes),
@@ -77,6 +78,19 @@ class _JoinRoutes:
         message = await read_message(request, SessionRequest, limit=self._body_limit)
         reply = await self._context.joins.open_session(message, address=caller.address)
         return _json(reply, status=201, location=f"/v1/join/sessions/{reply.session}")
+
+    async def activate(self, request: Request) -> Response:
+        """`POST /v1/join/sessions/{session}/activation`."""
+        caller = caller_of(request.scope)
+        if (limited := self._limited(caller.address)) is not None:
+            return limited
+        message = await read_message(request, ActivationMessage, limit=self._body_limit)
+        try:
+            reply = await self._context.joins.challenge(request.path_params["session"], message)
+        except JoinRefusedError as exc:
+            self._context.metrics.joins.labels("refused", exc.cause.code).inc()
+            return _refusal(exc)
+        return _json(reply)
 
     async def join(self, request: Request) -> Response:
         """`POST /v1/join/sessions/{session}`."""

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from troth.control_plane.config_file import load_config
+from troth.control_plane.server.onboarding_config import OnboardingSection
 from troth.control_plane.server.remote_config import RemoteSection
 from troth.control_plane.server.trust_config import AuthoritiesSection, FederationSection
 from troth.control_plane.verification.sections import (
@@ -180,7 +181,7 @@ class EntrySection(_Section, frozen=True, kw_only=True):
         list[str],
         Meta(
             description="All have to hold: `instance:HEX`, `implementation:HEX`, `signer:HEX`, "
-            "`scheme:NAME`, `claim:LABEL/NAME=VALUE`; at least one of the first three."
+            "`device:ID`, `scheme:NAME`, `claim:LABEL/NAME=VALUE`; at least one of the first four."
         ),
     ]
     id: Annotated[
@@ -277,6 +278,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     challenge_response: EmbeddedChallengeResponseSection = EmbeddedChallengeResponseSection()
     provisioning: ProvisioningSection = ProvisioningSection()
     coserv: CoservSection = CoservSection()
+    onboarding: OnboardingSection = OnboardingSection()
     entries: list[EntrySection] = []
 
     @property

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from troth.clock import Clock
@@ -12,6 +13,7 @@ from troth.control_plane.server.config import ServerConfig
 from troth.control_plane.server.endorsement_set import EndorsementSet
 from troth.control_plane.server.federations import Federations
 from troth.control_plane.server.feed_hub import FeedHub
+from troth.control_plane.server.inventory import Inventory
 from troth.control_plane.server.issuer import SvidIssuer
 from troth.control_plane.server.join import JoinService
 from troth.control_plane.server.keys import ServerKeys
@@ -43,6 +45,8 @@ class ServerContext:
     issuer: SvidIssuer
     keys: ServerKeys
     joins: JoinService
+    inventory: Inventory
+    admission: asyncio.Lock
     members: Members
     operators: Operators
     standard: EmbeddedApis

@@ -4,9 +4,9 @@
 The order of a join, whose numbers the code wears:
 
 1. the session is used up, whatever comes of it;
-2. decode: certificate request and wrapper;
+2. decode: certificate request and wrapper; what proves which device it is;
 3. verify and appraise, off the event loop;
-4. the registration entry for this device, and the node;
+4. what the inventory says of the device, its registration entry, and the node;
 5. the caller's SVID, if it showed one, is the node's;
 6. plan the transitions, and apply them with the issue of the SVID in one transaction.
 
@@ -29,19 +29,21 @@ from troth.control_plane.server.appraisal_recorder import AppraisalRecorder
 from troth.control_plane.server.config import LimitSection
 from troth.control_plane.server.endorsement_set import EndorsementSet
 from troth.control_plane.server.feed_hub import FeedHub
+from troth.control_plane.server.inventory import Inventory, Proofs
 from troth.control_plane.server.issuer import IssuedCertificate, SvidIssuer
 from troth.control_plane.server.join_request import DecodedRequest, decode_request
 from troth.control_plane.server.refusal import JoinRefusedError, refusal_cause
 from troth.control_plane.server.worker import Worker
 from troth.errors import (
     AuthorizationError,
+    BindingError,
     CollateralError,
     ConflictError,
     DecodeError,
     TrothError,
     UnavailableError,
 )
-from troth.formats.base64url import encode_base64url
+from troth.formats.base64url import decode_base64url, encode_base64url
 from troth.mesh.admission import (
     JoinPlan,
     Refusal,
@@ -52,7 +54,14 @@ from troth.mesh.admission import (
     plan_join,
 )
 from troth.mesh.deadline import connection_deadline, refresh_after
-from troth.mesh.join_messages import JoinReply, JoinRequest, SessionReply, SessionRequest
+from troth.mesh.join_messages import (
+    ActivationMessage,
+    ActivationReply,
+    JoinReply,
+    JoinRequest,
+    SessionReply,
+    SessionRequest,
+)
 from troth.mesh.node import Facts, NodeState, Trigger, remediable
 from troth.mesh.node_record import IssuedSvid, NodeRecord
 from troth.mesh.registration_entry import RegistrationEntry, device_key, match_entry
@@ -105,6 +114,7 @@ class JoinService:
         disclose_findings: tell a node with authentic Evidence what was found.
         recorder: puts appraisals on record.
         endorsements: takes over what other servers on the same registry have changed.
+        inventory: which machines may be here.
     """
 
     def __init__(
@@ -125,6 +135,7 @@ class JoinService:
         disclose_findings: bool,
         recorder: AppraisalRecorder,
         endorsements: EndorsementSet,
+        inventory: Inventory,
     ) -> None:
         self._registry, self._registry_worker = registry, registry_worker
         self._appraiser, self._appraisal_worker = appraiser, appraisal_worker
@@ -133,7 +144,7 @@ class JoinService:
         self._lifetimes, self._limits = lifetimes, limits
         self._degraded_grace = degraded_grace
         self._disclose, self._recorder = disclose_findings, recorder
-        self._endorsements = endorsements
+        self._endorsements, self._inventory = endorsements, inventory
 
     async def open_session(self, request: SessionRequest, *, address: str) -> SessionReply:
         """Give a nonce to somebody at `address`.
@@ -157,6 +168,28 @@ class JoinService:
             session=session.id, nonce=encode_base64url(session.nonce), expires=session.expires
         )
 
+    async def challenge(self, session_id: str, message: ActivationMessage) -> ActivationReply:
+        """Challenge the TPM of a session's Attester; the answer comes with the join.
+
+        Raises:
+            FreshnessError: the session cannot be used.
+            JoinRefusedError: refused, and on record.
+            ConflictError: the session was challenged already.
+            UnavailableError: not now.
+        """
+        now = self._clock.now()
+        session = await self._registry_worker.run(
+            self._registry.look_at_session, session_id, now=now
+        )
+        try:
+            data = decode_base64url(message.request, format="activation request")
+            challenge = await self._inventory.challenge(session_id, data, now=now)
+        except (ConflictError, UnavailableError):
+            raise
+        except TrothError as exc:
+            raise await self._refused(exc, session, stage="activate") from exc
+        return ActivationReply(challenge=encode_base64url(challenge.encode()))
+
     async def join(self, session_id: str, request: JoinRequest, *, svid_key: str = "") -> JoinReply:
         """Admit the node and issue its SVID, or refuse.
 
@@ -179,9 +212,15 @@ class JoinService:
             )
         except TrothError as exc:
             raise await self._refused(exc, session, stage="decode") from exc
+        try:
+            proofs = await self._inventory.proofs(decoded, now=self._clock.now())
+        except UnavailableError:
+            raise
+        except TrothError as exc:
+            raise await self._refused(exc, session, stage="activate", request=decoded) from exc
         for _ in range(_ATTEMPTS):
             try:
-                return await self._attempt(decoded)
+                return await self._attempt(decoded, proofs)
             except ConflictError:
                 now = self._clock.now()
                 await self._registry_worker.run(self._endorsements.look, now=now)
@@ -189,7 +228,7 @@ class JoinService:
             "nodes, values or policy keep changing under this join", retry_after_seconds=1.0
         )
 
-    async def _attempt(self, request: DecodedRequest) -> JoinReply:
+    async def _attempt(self, request: DecodedRequest, proofs: Proofs) -> JoinReply:
         now = self._clock.now()
         try:
             appraisal = await self._appraisal_worker.run(  # (3)
@@ -214,10 +253,10 @@ class JoinService:
         try:
             async with self._admission:
                 try:
-                    found = await self._find(appraisal)  # (4)
+                    found = await self._find(appraisal, request, proofs, now)  # (4)
                     role = found.entry.spiffe_id
                     found = await self._check_svid(request.svid_key, found)  # (5)
-                except AuthorizationError as exc:
+                except (AuthorizationError, BindingError) as exc:
                     raise await self._refused(
                         exc, request.session, stage="entry", request=request, appraisal=appraisal
                     ) from exc
@@ -238,9 +277,14 @@ class JoinService:
         if appraisal.judgement is not None:
             self._recorder.note(appraisal.judgement, device=device, spiffe_id=role, at=now)
 
-    async def _find(self, appraisal: Appraisal) -> _Found:
+    async def _find(
+        self, appraisal: Appraisal, request: DecodedRequest, proofs: Proofs, now: datetime
+    ) -> _Found:
+        known = await self._inventory.decide(appraisal.result, request, proofs, now=now)
         entries = await self._registry_worker.run(self._registry.entries)
-        entry = match_entry(entries, appraisal.result)
+        entry = match_entry(
+            entries, appraisal.result, device_id=known.id if known is not None else ""
+        )
         device = device_key(appraisal.result)
         node = await self._registry_worker.run(
             self._registry.find_node, device=device, spiffe_id=entry.spiffe_id

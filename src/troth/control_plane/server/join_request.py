@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from troth.errors import DecodeError, LimitExceededError, UnsupportedError
 from troth.formats import cmw
 from troth.formats.base64url import decode_base64url
 from troth.identity.certificate_request import CertificateRequest, decode_csr
-from troth.mesh.join_messages import JoinRequest
+from troth.mesh.claim_certificate import Claim
+from troth.mesh.join_messages import ClaimMessage, JoinRequest
 from troth.mesh.member import Service
 from troth.mesh.registry import JoinSession
 
-__all__ = ["DecodedRequest", "decode_request"]
+__all__ = ["DecodedRequest", "decode_request", "token_digest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,9 @@ class DecodedRequest:
         csr: the key that an SVID is wanted for; the sender holds it.
         evidence, media_type: the Evidence, undecoded.
         services: what the node offers.
+        activation: what its TPM answered, or b"".
+        token: digest of its join token, or "".
+        claim: its claim certificate, or None.
     """
 
     session: JoinSession
@@ -34,6 +39,9 @@ class DecodedRequest:
     evidence: bytes = field(repr=False)
     media_type: str
     services: tuple[Service, ...]
+    activation: bytes = field(default=b"", repr=False)
+    token: str = ""
+    claim: Claim | None = None
 
 
 def decode_request(
@@ -60,6 +68,23 @@ def decode_request(
         evidence=evidence,
         media_type=media_type,
         services=request.services,
+        activation=decode_base64url(request.activation, format="activation"),
+        token=token_digest(request.join_token) if request.join_token else "",
+        claim=_claim_of(request.claim) if request.claim is not None else None,
+    )
+
+
+def token_digest(token: str) -> str:
+    """Return what is kept of a join token. It is random, so that its digest gives nothing away."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _claim_of(message: ClaimMessage) -> Claim:
+    return Claim(
+        certificates=tuple(
+            decode_base64url(each, format="claim certificate") for each in message.certificates
+        ),
+        signature=decode_base64url(message.signature, format="claim signature"),
     )
 
 

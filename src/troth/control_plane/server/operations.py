@@ -18,9 +18,17 @@ from troth.control_plane.verification.operations import (
     result_key_operations,
     rotation_operation,
 )
+from troth.mesh.device_message import (
+    DeviceMessage,
+    RevocationMessage,
+    TokenReply,
+    TokenRequest,
+)
 from troth.mesh.entry_message import EntryMessage
 from troth.mesh.event import Snapshot
 from troth.mesh.join_messages import (
+    ActivationMessage,
+    ActivationReply,
     AppraisalReply,
     AppraisalRequest,
     JoinReply,
@@ -72,6 +80,7 @@ def admin_operations() -> list[Operation]:
         *endorsement_operations(withdrawn=WithdrawalOutcome),
         *_nodes(),
         *_entries(),
+        *_devices(),
         *_records(),
         *_policies(),
         *_trust(),
@@ -148,6 +157,18 @@ def _join() -> list[Operation]:
             body=_body(JoinRequest),
             answers=(
                 _json(JoinReply),
+                *problems((400, 403, 409, 413, 415, 429, 503), PROBLEM),
+            ),
+        ),
+        Operation(
+            method="POST",
+            path="/v1/join/sessions/{session}/activation",
+            words="Have the TPM of a session challenged about its attestation key.",
+            tag="join",
+            parameters=(_path("session", "From the session."),),
+            body=_body(ActivationMessage),
+            answers=(
+                _json(ActivationReply),
                 *problems((400, 403, 409, 413, 415, 429, 503), PROBLEM),
             ),
         ),
@@ -331,6 +352,61 @@ def _entries() -> list[Operation]:
             tag="entries",
             parameters=(entry,),
             answers=(_json(_OBJECT), *problems((409, 503), PROBLEM)),
+        ),
+    ]
+
+
+def _devices() -> list[Operation]:
+    device = _path("device", "Its id.")
+    refused = problems((400, 409, 413, 503), PROBLEM)
+    return [
+        Operation(
+            method="GET",
+            path="/v1/devices",
+            words="The inventory of devices.",
+            tag="devices",
+            answers=(_json(list[DeviceMessage]), *problems((503,), PROBLEM)),
+        ),
+        Operation(
+            method="POST",
+            path="/v1/devices",
+            words="Enter a device; it is not approved by that.",
+            tag="devices",
+            body=_body(DeviceMessage),
+            answers=(_json(DeviceMessage, status=201), *refused),
+        ),
+        Operation(
+            method="GET",
+            path="/v1/devices/{device}",
+            words="One device.",
+            tag="devices",
+            parameters=(device,),
+            answers=(_json(DeviceMessage), *problems((409, 503), PROBLEM)),
+        ),
+        Operation(
+            method="POST",
+            path="/v1/devices/{device}/approve",
+            words="Approve a device: the owner's half of the double opt-in.",
+            tag="devices",
+            parameters=(device,),
+            answers=(_json(DeviceMessage), *problems((409, 503), PROBLEM)),
+        ),
+        Operation(
+            method="POST",
+            path="/v1/devices/{device}/revoke",
+            words="Revoke a device for good; its nodes are quarantined.",
+            tag="devices",
+            parameters=(device,),
+            answers=(_json(RevocationMessage), *problems((409, 503), PROBLEM)),
+        ),
+        Operation(
+            method="POST",
+            path="/v1/devices/{device}/token",
+            words="Make a join token for a device; it is shown this once.",
+            tag="devices",
+            parameters=(device,),
+            body=_body(TokenRequest),
+            answers=(_json(TokenReply, status=201), *refused),
         ),
     ]
 

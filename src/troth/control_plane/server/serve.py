@@ -15,6 +15,7 @@ from pathlib import Path
 from troth import __version__
 from troth.clock import Clock, SystemClock, system_random
 from troth.control_plane.configured_files import configured_collateral
+from troth.control_plane.server.activated_anchors import ActivatedAnchors
 from troth.control_plane.server.admin_api import create_admin_app
 from troth.control_plane.server.api import create_app
 from troth.control_plane.server.appraisal import EvidenceAppraiser
@@ -29,6 +30,7 @@ from troth.control_plane.server.federations import BundleFetcher, Federations
 from troth.control_plane.server.feed_hub import FeedHub
 from troth.control_plane.server.housekeeping import Housekeeping
 from troth.control_plane.server.http_server import HttpServer, bind_tcp, bind_unix, own_uids
+from troth.control_plane.server.inventory import Inventory
 from troth.control_plane.server.issuer import SERVER_PATH, SvidIssuer
 from troth.control_plane.server.join import JoinService
 from troth.control_plane.server.keys import ServerKeys, load_or_create_keys
@@ -242,7 +244,7 @@ async def _compose(
     await registry_worker.run(bundles.load, registry, clock.now())
     verifier = Verifier(
         identity=VerifierIdentity(developer="Troth", build=__version__, name=config.verifier.name),
-        endorsements=endorsements,
+        endorsements=ActivatedAnchors(endorsements, registry),
         policy=policies.enforced,
         candidate=policies.candidate,
         mark_candidate=policies.audits,
@@ -262,6 +264,14 @@ async def _compose(
     recorder = _recorder(config, registry, metrics)
     stack.push_async_callback(_written, registry_worker, recorder)
     admission = asyncio.Lock()
+    inventory = Inventory(
+        registry,
+        registry_worker,
+        section=config.onboarding,
+        endorsements=endorsements,
+        random=random,
+        max_activations=limits.open_sessions,
+    )
     joins = JoinService(
         registry=registry,
         registry_worker=registry_worker,
@@ -278,6 +288,7 @@ async def _compose(
         disclose_findings=config.disclose_findings,
         recorder=recorder,
         endorsements=endorsements,
+        inventory=inventory,
     )
     operators = Operators(
         registry=registry,
@@ -353,6 +364,8 @@ async def _compose(
         issuer=issuer,
         keys=keys,
         joins=joins,
+        inventory=inventory,
+        admission=admission,
         members=members,
         operators=operators,
         standard=standard,
