@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from troth.errors import (
+    AuthorizationError,
     BindingError,
     ChainError,
     DecodeError,
@@ -287,7 +288,7 @@ class Judge:
             return None
         try:
             return self._passports.read(peer.svid.token, key_digest=peer.svid.key_digest, now=now)
-        except (DecodeError, VerificationError):
+        except (AuthorizationError, DecodeError, VerificationError):
             # Nothing was asked for, so nothing is refused: the peer just has no result.
             return None
 

@@ -20,6 +20,9 @@ from troth.errors import ApiMisuseError, ChainError
 from troth.evidence.simulator import CcaOptions
 from troth.formats import cmw
 from troth.formats.signer import LocalSigner
+from troth.mesh.passport import TrustedVerifier
+from troth.mesh.tier import Tier
+from troth.mesh.verifier_delegation import VerifierDelegation
 from troth.testing.lab import SoftwareDevice
 from troth.tls import AttestationPolicy, ProofKey
 from troth.tls.core.binding import BindingKind
@@ -207,6 +210,20 @@ async def test_an_svid_alone_reports_the_result_in_it_where_its_verifier_is_beli
     found = await judged(world, server, cloud, nobody, bind=bind)
     assert isinstance(found, AttestedPeer)
     assert found.binding is BindingKind.NONE
+    assert found.result is None
+    start = datetime.now(UTC).replace(microsecond=0)
+    elsewhere = VerifierDelegation(
+        verifier="home",
+        key=world.trusted.keys[0],
+        site="plant",
+        schemes=("tpm2",),
+        tier_ceiling=Tier.MEASURED,
+        not_before=start,
+        not_after=start + timedelta(days=1),
+    )
+    bounded = world.policy(model="svid_only", verifiers=[TrustedVerifier.delegated(elsewhere)])
+    found = await judged(world, server, cloud, bounded, bind=bind)
+    assert isinstance(found, AttestedPeer)
     assert found.result is None
     plain = Setting(world.join("edge", svid_only=True), world.policy(model="svid_only"))
     found = await judged(world, plain, cloud, world.policy(model="svid_only"), bind=bind)
