@@ -17,10 +17,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from troth.adapters.onboarding import ActivatingAttester, Onboarding
 from troth.adapters.pinned_tls import pinned_context
 from troth.adapters.server_errors import RefusedByServerError, error_of, translated
 from troth.clock import Clock, SystemClock
-from troth.errors import BindingError, DecodeError, LimitExceededError, UnavailableError
+from troth.errors import (
+    BindingError,
+    ConfigurationError,
+    DecodeError,
+    LimitExceededError,
+    UnavailableError,
+)
 from troth.evidence.attester import Attester
 from troth.evidence.challenge import derive_challenge
 from troth.formats.base64url import decode_base64url, encode_base64url
@@ -39,6 +46,8 @@ from troth.mesh.event import (
 from troth.mesh.feed_order import Placed, place
 from troth.mesh.join_messages import (
     JOIN_LABEL,
+    ActivationMessage,
+    ActivationReply,
     AppraisalReply,
     AppraisalRequest,
     JoinReply,
@@ -101,6 +110,7 @@ class ServerClient:
         server_id: SPIFFE ID of the server.
         heartbeat_seconds: the server's; a feed silent for three times that is dead.
         clock: time.
+        onboarding: what a join without an SVID shows to the inventory of devices.
 
     Attributes:
         on_notice: told what the feed says beside its messages; must not block.
@@ -116,7 +126,9 @@ class ServerClient:
         server_id: str,
         heartbeat_seconds: float = 5.0,
         clock: Clock | None = None,
+        onboarding: Onboarding | None = None,
     ) -> None:
+        self._onboarding = onboarding or Onboarding()
         self._clock = clock or SystemClock()
         self._url = url.rstrip("/")
         self._trust_bundle = trust_bundle
@@ -175,17 +187,43 @@ class ServerClient:
         public = spki(key.public_key())
         nonce = decode_base64url(session.nonce, format="join session nonce")
         challenge = derive_challenge(JOIN_LABEL, public, nonce, attester.challenge_size)
+        activation = ""
+        if self._identity is None and self._onboarding.activate:
+            activation = await self._activate(attester, session.session)
         evidence = await asyncio.to_thread(attester.attest, challenge)
         message = JoinRequest(
             csr=encode_base64url(_certificate_request(key)),
             evidence=encode_base64url(evidence),
             media_type=attester.media_type,
             services=tuple(services),
+            activation=activation,
         )
+        if self._identity is None:
+            message = msgspec.structs.replace(
+                message,
+                join_token=self._onboarding.join_token,
+                claim=self._onboarding.claim(svid_key=public, nonce=nonce),
+            )
         reply = await self._post(f"/v1/join/sessions/{session.session}", message, JoinReply)
         joined = _joined(reply, key)
         await self.use_identity(joined.svid)
         return joined
+
+    async def _activate(self, attester: Attester, session: str) -> str:
+        if not isinstance(attester, ActivatingAttester):
+            raise ConfigurationError(
+                source="onboarding.activate",
+                value=attester.scheme,
+                accepted="a TPM; no other Attester has a key to be activated",
+            )
+        request = ActivationMessage(
+            request=encode_base64url(await asyncio.to_thread(attester.activation_request))
+        )
+        reply = await self._post(
+            f"/v1/join/sessions/{session}/activation", request, ActivationReply
+        )
+        challenge = decode_base64url(reply.challenge, format="activation challenge")
+        return encode_base64url(await asyncio.to_thread(attester.activate, challenge))
 
     async def appraise(self, evidence: bytes, media_type: str, *, challenge: bytes) -> str:
         """Have Evidence of a peer appraised by the server's Verifier; return the signed EAR.

@@ -92,6 +92,7 @@ def agent(config_path: Path, log_level: str, write_bootstrap: bool, stop_with_st
 
 async def _serve(config: AgentConfig, path: Path) -> None:
     from troth.adapters.server_client import ServerClient  # noqa: PLC0415
+    from troth.cli.onboarding_files import onboarding_of  # noqa: PLC0415
     from troth.cli.running import print_ready  # noqa: PLC0415
     from troth.control_plane.agent.node_agent import NodeAgent  # noqa: PLC0415
     from troth.control_plane.agent.trust import AgentTrust  # noqa: PLC0415
@@ -114,6 +115,7 @@ async def _serve(config: AgentConfig, path: Path) -> None:
         config.server.url,
         trust_bundle=_trust_bundle(config, path),
         server_id=config.server.spiffe_id,
+        onboarding=onboarding_of(config.onboarding, path.parent),
     )
     attester = _attester(config, path)
     trust = AgentTrust()

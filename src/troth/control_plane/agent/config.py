@@ -89,6 +89,22 @@ class AttesterSection(_Section, frozen=True, kw_only=True):
     registers: list[Annotated[int, msgspec.Meta(ge=0, le=23)]] = []
 
 
+class OnboardingSection(_Section, frozen=True, kw_only=True):
+    """`[onboarding]`: what this machine shows to the server's inventory of devices when it joins.
+
+    Attributes:
+        activate: have the TPM's attestation key activated, so that nobody has to register it.
+        join_token_file: file with the join token that an operator gave for this machine.
+        claim_certificate: PEM file with its IDevID or claim certificate and the intermediates.
+        claim_key: PEM file with the private key of that certificate.
+    """
+
+    activate: bool = False
+    join_token_file: str = ""
+    claim_certificate: str = ""
+    claim_key: str = ""
+
+
 class EnvoySection(_Section, frozen=True, kw_only=True):
     """`[envoy]`: how this node's Envoy reaches the agent.
 
@@ -322,6 +338,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     node: NodeSection
     server: ServerSection
     attester: AttesterSection
+    onboarding: OnboardingSection = OnboardingSection()
     envoy: EnvoySection | None = None
     gate: GateSection | None = None
     ext_authz: ExtAuthzSection | None = None
