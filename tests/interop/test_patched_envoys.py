@@ -29,6 +29,7 @@ from support.waiting import until
 from troth.adapters.envoy_process import EnvoyProcess
 from troth.adapters.envoy_trial import validate_configuration
 from troth.cli.envoy.files import read_tree
+from troth.control_plane.envoy.access_log import decode_access_log_line
 from troth.control_plane.envoy.description import GateSetting
 from troth.control_plane.envoy.descriptors import EnvoyDescriptors
 from troth.control_plane.envoy.patch.patching import patch
@@ -95,6 +96,7 @@ def wish(agent: StaticAgent, *, gate: GateSetting | None) -> PatchWish:
         xds_socket=agent.directory / f"{agent.node.name}.xds",
         gate=gate,
         outbound={"orders": ("orders", ORDERS)},
+        access_log=str(agent.directory / f"{agent.node.name}.access"),
     )
 
 
@@ -158,6 +160,10 @@ async def test_a_patched_pair_carries_attested_http_to_each_endpoint() -> None:
         assert {r["x-troth-tier"] for r in by_http} == {"measured"}
         assert {live.spiffe_id for live in pair.shop.gate.live()} == {ORDERS}
         assert len(pair.shop.gate.live()) == 2
+        log = pair.directory / "orders.access"
+        await until(lambda: log.exists() and log.read_bytes().endswith(b"\n"))
+        record = decode_access_log_line(log.read_bytes().splitlines()[0])
+        assert (record.attestation, record.state["tier"]) == ("attested", "measured")
 
 
 async def test_a_peer_without_a_gate_is_refused_by_both_patched_listeners() -> None:
@@ -181,6 +187,11 @@ async def test_in_permissive_mode_a_peer_without_a_gate_is_marked_and_served() -
         (request,) = pair.application.requests
         assert request["x-troth-status"] == "none"
         assert "x-troth-tier" not in request
+        log = pair.directory / "orders.access"
+        await until(lambda: log.exists() and b'"request"' in log.read_bytes())
+        own = [decode_access_log_line(line) for line in log.read_bytes().splitlines()]
+        assert {record.attestation for record in own} == {"none"}
+        assert {record.kind.value for record in own} >= {"request"}
         assert (await pair.get()).status_code == 200
         marks = {r.get("x-troth-status") for r in pair.application.requests}
         assert "none" in marks
@@ -261,7 +272,11 @@ def test_envoy_accepts_what_was_patched_and_patching_again_changes_nothing(gated
     if gated and not MODULE_PATH.is_file():
         pytest.skip("the gate's module is not built here: `make gate`")
     asked = PatchWish(
-        node_id="n", xds_socket=Path("/run/xds"), gate=setting, outbound={"orders": ("o", ORDERS)}
+        node_id="n",
+        xds_socket=Path("/run/xds"),
+        gate=setting,
+        outbound={"orders": ("o", ORDERS)},
+        access_log="/dev/null",
     )
     values = {"admin": "/run/admin", "app": 1, "orders": 2, "again": 3, "health": 4, "local": 5}
     for template, kind, host in (

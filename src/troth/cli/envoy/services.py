@@ -133,6 +133,7 @@ class EnvoyPlan:
             inbound={each.listen: each.name for each in self.inbound},
             outbound={name: (service, self.peers[service]) for name, service in named.items()},
             leave=leave,
+            access_log=self.access_log,
         )
 
     def agent_lacks(self) -> list[str]:

@@ -28,6 +28,7 @@ __all__ = [
     "RecordKind",
     "access_log",
     "decode_access_log_line",
+    "is_access_log",
 ]
 
 MAX_LINE_BYTES = 64 * 1024
@@ -184,6 +185,19 @@ def access_log(
         # A failed handshake is the listener's line, not also the TCP proxy's behind it.
         entry["filter"] = _filter(f"!{_HANDSHAKE_FAILED}")
     return [entry]
+
+
+def is_access_log(entry: object) -> bool:
+    """Say whether a member of an `access_log` field is one that `access_log` makes."""
+    config = entry.get("typed_config") if isinstance(entry, dict) else None
+    form = config.get("log_format") if isinstance(config, dict) else None
+    columns = form.get("json_format") if isinstance(form, dict) else None
+    return isinstance(columns, dict) and columns.keys() >= {
+        "kind",
+        "direction",
+        "service",
+        "peer_spiffe_id",
+    }
 
 
 _NO_CHAIN: dict[str, object] = {"response_flag_filter": {"flags": ["NR"]}}

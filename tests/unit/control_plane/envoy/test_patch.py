@@ -407,6 +407,53 @@ def test_what_is_no_bootstrap_is_an_error(config: Tree, problem: str) -> None:
         patched(config)
 
 
+def logs(config: Tree | None) -> list[tuple[str, str]]:
+    """Return path and kind of every log, in order."""
+    assert config is not None
+    found = []
+    for path in places(config):
+        if path[-1] == "json_format":
+            node: Any = config
+            for key in path[:-2]:
+                node = node[key]
+            found.append((node["path"], node["log_format"]["json_format"].get("kind", "own")))
+    return found
+
+
+def test_troths_own_lines_are_written_beside_the_others_and_follow_the_path() -> None:
+    own = {
+        "name": "file",
+        "typed_config": {"path": "/own", "log_format": {"json_format": {"a": "%START_TIME%"}}},
+    }
+    config = server(tcp(access_log=[own]))
+    config["static_resources"]["clusters"] = client()["static_resources"]["clusters"]
+    assert logs(patched(config).config) == [("/own", "own")]
+    once = patched(config, access_log="/one")
+    assert sorted(logs(once.config)) == [
+        ("/one", "connection"),
+        ("/one", "connection"),
+        ("/one", "refused"),
+        ("/own", "own"),
+    ]
+    assert once.config is not None
+    assert patched(once.config, access_log="/one").config == once.config
+    moved = patched(once.config, access_log="/two")
+    assert {path for path, _ in logs(moved.config)} == {"/two", "/own"}
+    assert logs(patched(once.config).config) == [("/own", "own")]
+
+
+def test_a_servers_gate_in_an_internal_listener_is_not_taken_for_a_clients() -> None:
+    config = server()
+    listener = config["static_resources"]["listeners"][0]
+    del listener["address"]
+    listener["internal_listener"] = {}
+    once = patched(config)
+    assert once.config is not None
+    assert patched(once.config).config == once.config
+    words = filters_of(patched(once.config))[0]["typed_config"]["filter_config"]["value"]
+    assert "role=server" in words
+
+
 def places(tree: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     children: Any = ()
     if isinstance(tree, dict):

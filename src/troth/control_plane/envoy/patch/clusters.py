@@ -19,12 +19,16 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any, Final
 
-from troth.control_plane.envoy.gate import gate_filter, hop_address, hop_socket
+from troth.control_plane.envoy.description import GateSetting
+from troth.control_plane.envoy.gate import hop_address, hop_socket
 from troth.control_plane.envoy.patch import tls
-from troth.control_plane.envoy.patch.listeners import EARLY_BYTES, MAX_UNGATED_SECONDS
+from troth.control_plane.envoy.patch.listeners import (
+    EARLY_BYTES,
+    MAX_UNGATED_SECONDS,
+    hop_filters,
+)
 from troth.control_plane.envoy.patch.remarks import Remarks, Tree, type_name
 from troth.control_plane.envoy.patch.wish import PatchWish
-from troth.errors import ConfigurationError
 
 __all__ = ["Hop", "hop_of", "patch_cluster"]
 
@@ -99,7 +103,7 @@ def patch_cluster(cluster: Tree, wish: PatchWish, remarks: Remarks) -> Hop:
         return unchanged
     _set_alpn(context, cluster)
     inner_socket = copy.deepcopy(socket) | {"typed_config": context}
-    listener = _hop_listener(name, wish, service)
+    listener = _hop_listener(name, wish, wish.gate, service)
     addresses = _numeric_addresses(cluster)
     if addresses is not None:
         listener["listener_filters"] = [
@@ -214,29 +218,21 @@ def _behind(cluster: Tree, socket: Tree) -> list[Tree]:
     return [outer, inner]
 
 
-def _hop_listener(name: str, wish: PatchWish, service: str) -> Tree:
-    if wish.gate is None:  # pragma: no cover - only called with a gate
-        raise ConfigurationError(source="gate", accepted="a gate")
+def _hop_listener(name: str, wish: PatchWish, gate: GateSetting, service: str) -> Tree:
+    proxy: Tree = {
+        "name": "envoy.filters.network.tcp_proxy",
+        "typed_config": {
+            "@type": f"{_FILTERS}network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": hop_of(name),
+            "cluster": hop_of(name),
+            # Without early data the gate could not say the first word.
+            "max_early_data_bytes": EARLY_BYTES,
+        },
+    }
     return {
         "name": hop_of(name),
         "internal_listener": {},
-        "filter_chains": [
-            {
-                "filters": [
-                    gate_filter(wish.gate, role="client", label=service),
-                    {
-                        "name": "envoy.filters.network.tcp_proxy",
-                        "typed_config": {
-                            "@type": f"{_FILTERS}network.tcp_proxy.v3.TcpProxy",
-                            "stat_prefix": hop_of(name),
-                            "cluster": hop_of(name),
-                            # Without early data the gate could not say the first word.
-                            "max_early_data_bytes": EARLY_BYTES,
-                        },
-                    },
-                ]
-            }
-        ],
+        "filter_chains": [{"filters": hop_filters(proxy, wish, gate, service)}],
     }
 
 

@@ -6,7 +6,14 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from troth.control_plane.envoy.access_log import (
+    Direction,
+    RecordKind,
+    access_log,
+    is_access_log,
+)
 from troth.control_plane.envoy.bootstrap import AGENT_CLUSTER
+from troth.control_plane.envoy.description import GateSetting
 from troth.control_plane.envoy.gate import GATE_NAME, gate_filter, state_headers
 from troth.control_plane.envoy.patch import tls
 from troth.control_plane.envoy.patch.remarks import Remarks, Tree, objects, type_name
@@ -36,60 +43,82 @@ def patch_listener(listener: Tree, wish: PatchWish, remarks: Remarks) -> None:
     if isinstance(default, dict):
         chains.append((f"{place}, default filter chain", default))
     label = wish.inbound.get(_address(listener), "") or name
-    for where, chain in chains:
-        _patch_chain(chain, where, wish, remarks, label=label)
+    patched = [_patch_chain(chain, where, wish, remarks, label=label) for where, chain in chains]
+    if any(patched):
+        add_log(listener, wish, RecordKind.REFUSED, Direction.INBOUND, label)
+
+
+def add_log(
+    config: Tree, wish: PatchWish, kind: RecordKind, direction: Direction, service: str
+) -> None:
+    """Have Troth's own lines written at this place, beside what else is logged there."""
+    wanted = access_log(
+        wish.access_log, kind=kind, direction=direction, service=service, certificates=False
+    )
+    there = config.get("access_log") or []
+    others = [each for each in there if not is_access_log(each)]
+    if wanted or len(others) != len(there):
+        config["access_log"] = [*others, *wanted]
 
 
 def _refresh_hop(listener: Tree, wish: PatchWish) -> bool:
-    """Bring the gate of a client's hop, made earlier, to what is wished now; say if it was one."""
-    found = False
+    """Bring a client's hop, made earlier, to what is wished now; say if it was one."""
     for chain in listener.get("filter_chains") or []:
-        for number, each in enumerate(chain.get("filters") or []):
-            if isinstance(each, dict) and each.get("name") == GATE_NAME:
-                found = True
-                if wish.gate is not None:
-                    label = _label_of(each)
-                    chain["filters"][number] = gate_filter(wish.gate, role="client", label=label)
-    return found
+        filters = chain.get("filters") or []
+        if not filters or filters[0].get("name") != GATE_NAME:
+            continue
+        words = str(filters[0].get("typed_config", {}).get("filter_config", {}).get("value", ""))
+        if "role=client" not in words.split():
+            continue
+        if wish.gate is not None:
+            chain["filters"] = hop_filters(filters[-1], wish, wish.gate, _label_of(words))
+        return True
+    return False
 
 
-def _label_of(gate: Tree) -> str:
-    words = str(gate.get("typed_config", {}).get("filter_config", {}).get("value", ""))
+def hop_filters(proxy: Tree, wish: PatchWish, gate: GateSetting, service: str) -> list[Tree]:
+    """Return the filters of a client's hop: the gate, and the proxy behind it."""
+    add_log(proxy["typed_config"], wish, RecordKind.CONNECTION, Direction.OUTBOUND, service)
+    return [gate_filter(gate, role="client", label=service), proxy]
+
+
+def _label_of(words: str) -> str:
     found = re.search(r"(?:^|\s)label=(\S+)", words)
     return found[1] if found else ""
 
 
-def _patch_chain(chain: Tree, place: str, wish: PatchWish, remarks: Remarks, *, label: str) -> None:
+def _patch_chain(chain: Tree, place: str, wish: PatchWish, remarks: Remarks, *, label: str) -> bool:
+    """Patch a chain, and say whether it was."""
     socket = chain.get("transport_socket")
     kind = type_name(socket)
     if socket is None:
         remarks.not_mesh(place, "plain text: there is no peer to attest")
-        return
+        return False
     if kind == "QuicDownstreamTransport":
         _judge_quic(socket["typed_config"], place, remarks)
-        return
+        return False
     if kind != "DownstreamTlsContext":
         remarks.left(
             place,
             f"its transport socket ({kind or 'without a type'}) is not plainly TLS",
             "use envoy.transport_sockets.tls there",
         )
-        return
+        return False
     context: Tree = socket["typed_config"]
     if context.get("require_client_certificate") is not True:
         _judge_optional(context, place, remarks)
-        return
+        return False
     permissive = wish.gate is not None and wish.gate.permissive
     patched = tls.downstream(context, place, remarks, permissive=permissive)
     if patched is None:
-        return
+        return False
     filters = [
         each
         for each in objects(chain, "filters", place)
         if each.get("name") not in (GATE_NAME, EXT_AUTHZ_NAME)
     ]
     for each in filters:
-        _patch_filter(each, place, wish, remarks)
+        _patch_filter(each, place, wish, remarks, label=label)
     socket["typed_config"] = patched
     if wish.gate is not None:
         first = gate_filter(wish.gate, role="server", label=_words(label))
@@ -99,6 +128,7 @@ def _patch_chain(chain: Tree, place: str, wish: PatchWish, remarks: Remarks, *, 
         first = ext_authz_filter()
         remarks.patched(place, "ext_authz by the agent")
     chain["filters"] = [first, *filters]
+    return True
 
 
 def _judge_quic(transport: Tree, place: str, remarks: Remarks) -> None:
@@ -131,13 +161,15 @@ def _judge_optional(context: Tree, place: str, remarks: Remarks) -> None:
         remarks.not_mesh(place, "it asks for no client certificate")
 
 
-def _patch_filter(each: Tree, place: str, wish: PatchWish, remarks: Remarks) -> None:
+def _patch_filter(each: Tree, place: str, wish: PatchWish, remarks: Remarks, *, label: str) -> None:
     kind = type_name(each)
     config: Any = each.get("typed_config")
     if kind == "TcpProxy":
         _patch_tcp(config, wish)
+        add_log(config, wish, RecordKind.CONNECTION, Direction.INBOUND, label)
     elif kind == "HttpConnectionManager":
         _patch_http(config, place, wish, remarks)
+        add_log(config, wish, RecordKind.REQUEST, Direction.INBOUND, label)
     elif wish.profile is Profile.NO_CODE and "rbac" not in str(each.get("name")):
         remarks.note(
             place,

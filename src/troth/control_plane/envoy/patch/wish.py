@@ -33,6 +33,7 @@ class PatchWish:
         inbound: `host:port` that Envoy listens on, to the name of the service there.
         outbound: cluster name to the outbound service's name and its peers' SPIFFE ID.
         leave: names of listeners and clusters that are not of the mesh.
+        access_log: file for Troth's own lines about each patched place; "" for none.
     """
 
     node_id: str
@@ -41,6 +42,7 @@ class PatchWish:
     inbound: Mapping[str, str] = field(default_factory=dict)
     outbound: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     leave: frozenset[str] = frozenset()
+    access_log: str = ""
 
     @property
     def profile(self) -> Profile:
