@@ -19,6 +19,7 @@ from typing import Protocol
 from troth.mesh.admission import Step
 from troth.mesh.device_registry import DeviceRegistry
 from troth.mesh.event import Event, Snapshot
+from troth.mesh.logical_tee_registry import LogicalTeeRegistry
 from troth.mesh.member import Service
 from troth.mesh.node import Facts, NodeState
 from troth.mesh.node_record import AppraisedEvidence, IssuedSvid, NodeRecord
@@ -227,7 +228,7 @@ class Delivery:
         return not self.waiting
 
 
-class Registry(WorkloadRegistry, DeviceRegistry, Protocol):
+class Registry(WorkloadRegistry, DeviceRegistry, LogicalTeeRegistry, Protocol):
     """Durable membership of one trust domain."""
 
     def close(self) -> None:
@@ -432,6 +433,13 @@ class Registry(WorkloadRegistry, DeviceRegistry, Protocol):
 
     def acknowledge(self, node_id: str, *, sequence: int, lease_until: datetime) -> None:
         """Note that a node's agent has applied everything up to `sequence` (-1: nothing yet)."""
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard`, in any thread, whenever events or acknowledgements may have come.
+
+        At least for those of other servers on the same database, until `close`. It may be called
+        for nothing, and a call may be lost: whoever listens looks by itself now and then too.
+        """
 
     def delivery(self, sequence: int, *, now: datetime) -> Delivery:
         """Say who has applied event `sequence`."""

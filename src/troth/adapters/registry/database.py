@@ -13,7 +13,7 @@ power cut. PostgreSQL does the same by its own defaults; an operator who turns `
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from troth.adapters.registry.schema import migrate
+from troth.adapters.registry.signal import SignalListener
 from troth.errors import ConfigurationError, ConflictError, UnavailableError
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "POSTGRES_DRIVER", "Database"]
@@ -36,6 +37,15 @@ POSTGRES_DRIVER = "postgresql+psycopg"
 # An arbitrary number, the same for every Troth server: "troth" in ASCII. Registries in different
 # databases do not meet: such locks are a database's own.
 _WRITER_LOCK = int.from_bytes(b"troth", "big")
+# How long a database behind a network that is cut is waited for; libpq's names. The operator's own
+# come in the URL and win.
+_ENDS_OF_SILENCE: dict[str, object] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 _READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
@@ -50,6 +60,7 @@ class Database:
             UnavailableError: the database cannot be opened or written.
         """
         self._engine = _engine(url)
+        self._listeners: list[SignalListener] = []
         self._is_postgres = self._engine.dialect.name == "postgresql"
         try:
             with self.write() as connection:
@@ -60,7 +71,14 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        for listener in self._listeners:
+            listener.stop()
         self._engine.dispose()
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard`, in another thread, whenever another server may have committed something."""
+        if self._is_postgres:
+            self._listeners.append(SignalListener(self._engine, heard))
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -120,7 +138,12 @@ def _postgres_engine(url: URL) -> Engine:
         raise _not_a_database(url)
     try:
         # Pings: a server that was restarted has ended our idle connections.
-        return sa.create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+        return sa.create_engine(
+            url,
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            connect_args=_ENDS_OF_SILENCE | dict(url.query),
+        )
     except (ImportError, SQLAlchemyError) as exc:
         raise ConfigurationError(
             source="database",

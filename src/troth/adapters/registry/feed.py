@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from troth.adapters.registry import signal
 from troth.adapters.registry.node_rows import node_from
 from troth.adapters.registry.schema import counters, events, feed_consumers, nodes
 from troth.errors import ConflictError
@@ -105,6 +106,9 @@ def acknowledge(
                 node_id=node_id, acknowledged=sequence, lease_until=lease_until
             )
         )
+    if sequence >= 0:
+        # An operator at another server may wait for it.
+        signal.tell(connection)
 
 
 def delivery(connection: Connection, sequence: int, *, now: datetime) -> Delivery:

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 from troth.adapters.registry import appraisal_rows, endorsements, feed, registration, state_log
 from troth.adapters.registry.database import Database
 from troth.adapters.registry.device_rows import SqlDeviceRegistry
+from troth.adapters.registry.logical_tee_rows import SqlLogicalTeeRegistry
 from troth.adapters.registry.node_rows import node_from, read_node
 from troth.adapters.registry.schema import (
     boot_sessions,
@@ -62,7 +63,7 @@ def sqlite_url(path: Path) -> str:
     return sa.URL.create("sqlite", database=str(path)).render_as_string()
 
 
-class SqlRegistry(SqlWorkloadRegistry, SqlDeviceRegistry, Registry):
+class SqlRegistry(SqlWorkloadRegistry, SqlDeviceRegistry, SqlLogicalTeeRegistry, Registry):
     """Durable membership in a SQL database. Thread-safe; one writer at a time goes ahead."""
 
     def __init__(self, url: str) -> None:
@@ -317,6 +318,10 @@ class SqlRegistry(SqlWorkloadRegistry, SqlDeviceRegistry, Registry):
         """Note how far a node's agent has come."""
         with self._database.write() as connection:
             feed.acknowledge(connection, node_id, sequence=sequence, lease_until=lease_until)
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever another server may have committed something."""
+        self._database.listen(heard)
 
     def delivery(self, sequence: int, *, now: datetime) -> Delivery:
         """Say who has applied event `sequence`."""

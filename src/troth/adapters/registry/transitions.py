@@ -11,7 +11,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from troth.adapters.registry import state_log
+from troth.adapters.registry import signal, state_log
 from troth.adapters.registry.node_rows import (
     appraised_values,
     node_from,
@@ -284,11 +284,13 @@ def _issue(
 
 
 def _publish(connection: Connection, node: NodeRecord, at: datetime) -> None:
+    sequence = state_log.next_number(connection, "event")
     connection.execute(
         sa.insert(events).values(
-            sequence=state_log.next_number(connection, "event"),
+            sequence=sequence,
             at=at,
             node_id=node.id,
             member=msgspec.json.encode(member_of(node)).decode(),
         )
     )
+    signal.tell(connection)
