@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
 from troth.adapters.registry.device_schema import create_device_tables
+from troth.adapters.registry.logical_tee_schema import create_logical_tee_tables
 from troth.adapters.registry.workload_schema import create_tables
 from troth.errors import ConfigurationError
 
@@ -255,6 +256,7 @@ _STEPS: Sequence[Callable[[Connection], None]] = (
     _add_workloads,
     _order_corims,
     _add_devices,
+    create_logical_tee_tables,
 )
 
 SCHEMA_VERSION = len(_STEPS)
