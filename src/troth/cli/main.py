@@ -29,6 +29,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "verifier": ("troth.cli.verifier:verifier", "Run a Verifier alone"),
     "demo": ("troth.cli.demo.command:demo", "Show the main job with real parts on this machine"),
     "entry": ("troth.cli.entry:entry", "Register nodes and workloads"),
+    "device": ("troth.cli.device:device", "Keep the inventory of machines that may be here"),
     "node": ("troth.cli.node:node", "Look at nodes, expel them, let them attest again"),
     "bundle": ("troth.cli.bundle:bundle", "Look at trust bundles, federate, roll authorities over"),
     "apply": (

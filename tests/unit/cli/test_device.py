@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`troth device` against a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from support.cli import Ran, run_cli
+from support.server_world import World, new_key, world
+from troth.formats.keys import spki
+
+
+class Setting:
+    def __init__(self, here: World, capsys: pytest.CaptureFixture[str]) -> None:
+        self.here, self._capsys = here, capsys
+
+    async def run(self, *arguments: object) -> Ran:
+        socket = self.here.running.admin_socket
+        return await asyncio.to_thread(
+            run_cli, self._capsys, "device", *arguments, "--admin-socket", socket
+        )
+
+    async def made(self, *arguments: object) -> Any:
+        ran = await self.run(*arguments)
+        assert (ran.status, ran.err) == (0, ""), ran
+        return json.loads(ran.out)
+
+
+@pytest.fixture
+async def served(capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Setting]:
+    async with world() as here, here.serve():
+        yield Setting(here, capsys)
+
+
+async def test_a_device_is_entered_shown_approved_and_revoked(served: Setting) -> None:
+    key = new_key().public_key()
+    path = served.here.directory / "ek.pem"
+    path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    added = await served.made("add", "edge-7", "--ek", path, "--owner", "plant 3")
+    identity = f"ek:{hashlib.sha256(spki(key)).hexdigest()}"
+    assert (added["identities"], added["state"]) == ([identity], "pending")
+    (approved,) = await served.made("approve", "edge-7")
+    assert approved["state"] == "approved"
+    assert await served.made("list", "--state", "pending") == []
+    assert [each["id"] for each in await served.made("list")] == ["edge-7"]
+    assert await served.made("list", "--waiting") == []
+    text = await served.run("show", "edge-7", "--format", "text")
+    assert "plant 3" in text.out
+    assert await served.made("revoke", "edge-7") == [{"id": "edge-7", "quarantined": []}]
+    again = await served.run("approve", "edge-7")
+    assert again.status == 2
+    assert "for good" in again.err
+
+
+async def test_a_token_is_printed_once(served: Setting) -> None:
+    added = await served.made("add", "edge-7", "--token", "--approve")
+    assert added["state"] == "approved"
+    made = await served.made("token", "edge-7", "--seconds", "90")
+    assert len(made["token"]) == 43
+    assert made["token"] != added["token"]
+    text = await served.run("token", "edge-7", "--format", "text")
+    assert len(text.out.strip()) == 43
+    assert "token" not in await served.made("show", "edge-7")
+    assert (await served.run("token", "nobody")).status == 2
+
+
+async def test_a_delivery_list_is_imported_whole_or_not_at_all(served: Setting) -> None:
+    path = served.here.directory / "delivery.csv"
+    digest = "1f" * 32
+    good = f"id,identities,owner\nedge-1,ek:{digest} instance:psa/01,plant 3\nedge-2,,plant 3\n"
+    for text, why in (
+        (good + "Edge 3,,x\n", "line 4"),
+        (good.replace("owner", "colour"), "colour"),
+        (good + "edge-3,ek:12,x\n", "line 4"),
+        (good + "edge-3,,x,y\n", "line 4"),
+    ):
+        path.write_text(text)
+        ran = await served.run("import", path)
+        assert ran.status == 3
+        assert why in ran.err
+    assert await served.made("list") == []
+    path.write_text(good)
+    done = await served.made("import", path, "--approve")
+    assert [each["outcome"] for each in done] == ["approved", "approved"]
+    done = await served.made("import", path)
+    assert [each["outcome"] for each in done] == ["kept", "kept"]
