@@ -42,5 +42,5 @@ def retry_seconds(attempt: int, *, told: float | None, jitter: float) -> float:
     if not 0.0 <= jitter < 1.0:
         raise ApiMisuseError(f"jitter {jitter} is outside [0, 1)")
     doublings = min(attempt - 1, _MOST_DOUBLINGS)
-    backoff = min(FIRST_RETRY_SECONDS * 2**doublings, LAST_RETRY_SECONDS)
+    backoff = min(FIRST_RETRY_SECONDS * 2.0**doublings, LAST_RETRY_SECONDS)
     return max(told or 0.0, 0.0) + backoff * (0.5 + 0.5 * jitter)
