@@ -9,7 +9,7 @@ import json
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,7 @@ async def patched_pair(
     gated: bool = True,
     permissive: bool = False,
     kind: str = "STATIC",
+    change: Callable[[str], str] = lambda text: text,
     services: Any = lambda _world: (),
 ) -> AsyncIterator[Pair]:
     """An application, a patched Envoy before it, a patched Envoy that calls it, and their agents."""
@@ -128,6 +129,7 @@ async def patched_pair(
             text = template.substitute(
                 ports, admin=directory / f"{name}.admin", app=app, kind=kind, host=host
             )
+            text = change(text) if name == "client" else text
             setting = GateSetting(
                 module=agent.setting.module,
                 agent_socket=agent.setting.agent_socket,
@@ -195,6 +197,18 @@ async def test_in_permissive_mode_a_peer_without_a_gate_is_marked_and_served() -
         assert (await pair.get()).status_code == 200
         marks = {r.get("x-troth-status") for r in pair.application.requests}
         assert "none" in marks
+
+
+async def test_http_2_crosses_a_patched_pair_on_one_attested_connection() -> None:
+    def only_http_2(text: str) -> str:
+        text = text.replace("{http_protocol_options: {}}", "{http2_protocol_options: {}}")
+        return text[: text.rindex("        - endpoint")]
+
+    async with patched_pair(change=only_http_2) as pair:
+        answers = await asyncio.gather(*(pair.get() for _ in range(8)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert {r["x-troth-binding"] for r in pair.application.requests} == {"key"}
+        assert len(pair.shop.gate.live()) == 1
 
 
 async def test_endpoints_by_name_are_reached_through_one_gate() -> None:
