@@ -7,7 +7,7 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts fmt fuzz bench gate stress lock docs clean
+.PHONY: help setup demo test lint types contracts fmt fuzz model bench gate stress lock docs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ fmt: $(STAMP) ## Format the code
 
 fuzz: $(STAMP) ## Fuzz every decoder of outside bytes: FUZZ_SECONDS=600
 	@PYTHONPATH=tests $(PY) -m fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ_ARGS)
+
+model: $(STAMP) ## Prove the invariants of membership in every world of a larger size; minutes
+	@PYTHONPATH=tests $(PY) -m model
 
 bench: $(STAMP) ## Measure, as ratios to a floor measured in the same run
 	@PYTHONPATH=tests $(PY) -m benchmarks $(BENCH_ARGS)
