@@ -107,9 +107,15 @@ async def _run(directory: Path, report_dir: Path, envoy: Path | None, *, gated: 
         gated=gated,
     )
     task = asyncio.ensure_future(story.tell())
+
+    def interrupt() -> None:
+        # Not once more while the processes are being stopped, which takes no long time.
+        if not story.stopping:
+            task.cancel()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, interrupt)
     problem = ""
     try:
         await task

@@ -69,14 +69,9 @@ class Child:
             async with asyncio.timeout(_STOP_SECONDS):
                 await self.process.wait()
         except TimeoutError:
-            self.kill()
-            await self.process.wait()
-
-    def kill(self) -> None:
-        """End it this moment, if it runs."""
-        if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
+            await self.process.wait()
 
 
 class Children:
@@ -106,11 +101,7 @@ class Children:
         return child
 
     async def stop(self) -> None:
-        """Stop all of them, in order; whoever interrupts that has them killed."""
-        try:
-            for child in reversed(self._children):
-                await child.stop()
-        finally:
-            for child in self._children:
-                child.kill()
-            self._children.clear()
+        """Stop all of them."""
+        for child in reversed(self._children):
+            await child.stop()
+        self._children.clear()

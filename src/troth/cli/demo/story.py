@@ -85,6 +85,8 @@ class Story:
     timeline: list[TimelineEntry] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     insecure: set[str] = field(default_factory=set)
+    # Everything is being stopped: too late to interrupt.
+    stopping: bool = False
 
     async def tell(self) -> None:
         """Run all steps.
@@ -93,42 +95,48 @@ class Story:
             TrothError: a step could not be taken; what was seen until then is in the report.
         """
         async with AsyncExitStack() as stack:
-            ports = PortReservation()
-            stack.callback(ports.close)
-            children = Children(self.directory)
-            stack.push_async_callback(children.stop)
-            setting = Setting(self.directory, ports, gated=self.gated)
-            binary = find_envoy(self.envoy)
-            if self.gated and not MODULE_PATH.is_file():
-                raise ConfigurationError(
-                    source="the gate's module",
-                    value=str(MODULE_PATH),
-                    accepted="a file: build it with `make gate`, or go without it with --no-gate",
-                )
-            self.versions = await _versions(binary)
+            try:
+                await self._tell(stack)
+            finally:
+                self.stopping = True
 
-            self.say("starting the server and two small services")
-            server, services = await self._start_server(children, setting)
-            operators = await stack.enter_async_context(
-                OperatorClient(Path(str(server["admin_socket"])))
+    async def _tell(self, stack: AsyncExitStack) -> None:
+        ports = PortReservation()
+        stack.callback(ports.close)
+        children = Children(self.directory)
+        stack.push_async_callback(children.stop)
+        setting = Setting(self.directory, ports, gated=self.gated)
+        binary = find_envoy(self.envoy)
+        if self.gated and not MODULE_PATH.is_file():
+            raise ConfigurationError(
+                source="the gate's module",
+                value=str(MODULE_PATH),
+                accepted="a file: build it with `make gate`, or go without it with --no-gate",
             )
-            nodes = {
-                name: setting.write_node(name, server=server, service=services[name])
-                for name in (CLOUD, EDGE)
-            }
-            await self._start_nodes(stack, children, nodes, binary)
-            verifier = TrustedVerifier(
-                name=VERIFIER,
-                keys=_result_keys(server),
-            )
-            await self._calls(nodes, verifier)
-            too_old = await self._mixed(nodes, verifier) if self.gated else 0.0
-            await self._refuse(children, setting, server, services, operators)
-            if self.gated:
-                await wait_until(too_old, self.say)
-                await self._rescue(nodes, verifier)
-            await self._withdraw(nodes, operators)
-            self.say("stopping everything")
+        self.versions = await _versions(binary)
+
+        self.say("starting the server and two small services")
+        server, services = await self._start_server(children, setting)
+        operators = await stack.enter_async_context(
+            OperatorClient(Path(str(server["admin_socket"])))
+        )
+        nodes = {
+            name: setting.write_node(name, server=server, service=services[name])
+            for name in (CLOUD, EDGE)
+        }
+        await self._start_nodes(stack, children, nodes, binary)
+        verifier = TrustedVerifier(
+            name=VERIFIER,
+            keys=_result_keys(server),
+        )
+        await self._calls(nodes, verifier)
+        too_old = await self._mixed(nodes, verifier) if self.gated else 0.0
+        await self._refuse(children, setting, server, services, operators)
+        if self.gated:
+            await wait_until(too_old, self.say)
+            await self._rescue(nodes, verifier)
+        await self._withdraw(nodes, operators)
+        self.say("stopping everything")
 
     def report(self, problem: str = "") -> Report:
         """Return what happened; `problem` is why the story broke off."""
