@@ -71,6 +71,7 @@ __all__ = ["Joined", "RefusedByServerError", "ServerClient"]
 T = TypeVar("T")
 
 _REQUEST_SECONDS = 10.0
+_CONNECT_SECONDS = 5.0
 _FIRST_BACKOFF_SECONDS = 0.1
 _LAST_BACKOFF_SECONDS = 10.0
 _MAX_REPLY_BYTES = MAX_MESSAGE_BYTES  # a snapshot is the largest one
@@ -104,8 +105,13 @@ class ServerClient:
 
     After `join` the client authenticates with the node's SVID. Close it when done.
 
+    Where a trust domain has several servers on one registry, the client keeps to one of them for as
+    long as it answers, and goes on at the next one when it does not. A server that says no has
+    answered: nobody else is asked.
+
     Args:
-        url: "https://host:port"; the host is an address and proves nothing.
+        url: "https://host:port", or those of all servers; the host is an address and proves
+            nothing. Which of them is asked first is drawn by lot: it spreads the nodes over them.
         trust_bundle: PEM certificates of the trust domain's authorities.
         server_id: SPIFFE ID of the server.
         heartbeat_seconds: the server's; a feed silent for three times that is dead.
@@ -118,9 +124,13 @@ class ServerClient:
 
     on_notice: Callable[[FeedNotice], None] | None = None
 
+    _urls: tuple[str, ...] = ()
+    # Grows with each change of server; the server's place in `_urls` is what is left of it.
+    _turn = 0
+
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         trust_bundle: str,
         server_id: str,
@@ -130,7 +140,8 @@ class ServerClient:
     ) -> None:
         self._onboarding = onboarding or Onboarding()
         self._clock = clock or SystemClock()
-        self._url = url.rstrip("/")
+        self._urls = tuple(each.rstrip("/") for each in ([url] if isinstance(url, str) else url))
+        self._turn = pseudo_random.randrange(len(self._urls))  # noqa: S311 - only spreads load
         self._trust_bundle = trust_bundle
         self._server_id = SpiffeId.decode(server_id)
         self._silence_seconds = 3 * heartbeat_seconds
@@ -177,13 +188,30 @@ class ServerClient:
             RefusedByServerError: refused; carries the findings.
             FreshnessError: the session ran out before the Evidence was there; try again.
             ChainError: whoever answers is not the server.
-            UnavailableError: no answer, or not now (`retry_after_seconds`).
+            UnavailableError: no server answers, or not now (`retry_after_seconds`).
         """
+        for _ in self._urls[1:]:
+            turn = self._turn
+            try:
+                return await self._join(attester, key, node_name=node_name, services=services)
+            except UnavailableError:
+                # Also where the answer was lost and the session is used up: a new one, elsewhere.
+                await self._go_on(turn)
+        return await self._join(attester, key, node_name=node_name, services=services)
+
+    async def _join(
+        self,
+        attester: Attester,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        node_name: str,
+        services: Sequence[Service],
+    ) -> Joined:
         if self._identity is not None and self._identity.not_after <= self._clock.now():
             # The server would turn an SVID away that has ended; joining needs none.
             await self.use_identity(None)
         request = SessionRequest(node_name=node_name)
-        session = await self._post("/v1/join/sessions", request, SessionReply)
+        session = await self._post_once("/v1/join/sessions", request, SessionReply)
         public = spki(key.public_key())
         nonce = decode_base64url(session.nonce, format="join session nonce")
         challenge = derive_challenge(JOIN_LABEL, public, nonce, attester.challenge_size)
@@ -204,7 +232,7 @@ class ServerClient:
                 join_token=self._onboarding.join_token,
                 claim=self._onboarding.claim(svid_key=public, nonce=nonce),
             )
-        reply = await self._post(f"/v1/join/sessions/{session.session}", message, JoinReply)
+        reply = await self._post_once(f"/v1/join/sessions/{session.session}", message, JoinReply)
         joined = _joined(reply, key)
         await self.use_identity(joined.svid)
         return joined
@@ -219,7 +247,7 @@ class ServerClient:
         request = ActivationMessage(
             request=encode_base64url(await asyncio.to_thread(attester.activation_request))
         )
-        reply = await self._post(
+        reply = await self._post_once(
             f"/v1/join/sessions/{session}/activation", request, ActivationReply
         )
         challenge = decode_base64url(reply.challenge, format="activation challenge")
@@ -297,7 +325,7 @@ class ServerClient:
         known = after
         backoff = _FIRST_BACKOFF_SECONDS
         while True:
-            first = True
+            first, turn = True, self._turn
             try:
                 async for message in self._lines(known):
                     backoff = _FIRST_BACKOFF_SECONDS
@@ -316,7 +344,10 @@ class ServerClient:
                     yield message
             except (UnavailableError, DecodeError):
                 # Whatever went wrong on the way: the next connection begins where we are.
-                pass
+                await self._go_on(turn)
+            else:
+                if known is not None:
+                    await self._go_on(turn)  # it is stopping
             await asyncio.sleep(backoff * pseudo_random.uniform(0.5, 1.0))  # noqa: S311 - only spreads load
             backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
 
@@ -347,16 +378,27 @@ class ServerClient:
     async def _post(self, path: str, message: object, kind: type[T]) -> T:
         return await self._call("POST", path, kind, message)
 
+    async def _post_once(self, path: str, message: object, kind: type[T]) -> T:
+        """Post what makes sense to the server alone that was asked before."""
+        return _decoded(await self._send_once("POST", path, message), path, kind)
+
     async def _call(
         self, method: str, path: str, kind: type[T], message: object | None = None
     ) -> T:
-        response = await self._send(method, path, message)
-        try:
-            return msgspec.json.decode(response.content, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise DecodeError(str(exc), format=f"reply to {path}") from exc
+        return _decoded(await self._send(method, path, message), path, kind)
 
     async def _send(self, method: str, path: str, message: object | None = None) -> httpx.Response:
+        for _ in self._urls[1:]:
+            turn = self._turn
+            try:
+                return await self._send_once(method, path, message)
+            except UnavailableError:
+                await self._go_on(turn)
+        return await self._send_once(method, path, message)
+
+    async def _send_once(
+        self, method: str, path: str, message: object | None = None
+    ) -> httpx.Response:
         content = msgspec.json.encode(message) if message is not None else None
         with translated():
             async with self._client.stream(method, path, content=content) as response:
@@ -374,14 +416,29 @@ class ServerClient:
             raise error_of(whole)
         return whole
 
+    async def _go_on(self, turn: int) -> None:
+        """Leave the server that did not answer for the next one, unless somebody else just did."""
+        if len(self._urls) < 2 or turn != self._turn:
+            return
+        self._turn += 1
+        old, self._client = self._client, self._connect()
+        await old.aclose()
+
     def _connect(self) -> httpx.AsyncClient:
         self._tls = pinned_context(self._trust_bundle, self._server_id, identity=self._identity)
         return httpx.AsyncClient(
-            base_url=self._url,
+            base_url=self._urls[self._turn % len(self._urls)],
             verify=self._tls,
-            timeout=_REQUEST_SECONDS,
+            timeout=httpx.Timeout(_REQUEST_SECONDS, connect=_CONNECT_SECONDS),
             trust_env=False,
         )
+
+
+def _decoded(response: httpx.Response, path: str, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise DecodeError(str(exc), format=f"reply to {path}") from exc
 
 
 def _certificate_request(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -112,7 +112,7 @@ async def _serve(config: AgentConfig, path: Path) -> None:
             source=str(path), key="envoy", accepted="an [envoy] or a [workload_api] to serve"
         )
     server = ServerClient(
-        config.server.url,
+        [config.server.url, *config.server.other_urls],
         trust_bundle=_trust_bundle(config, path),
         server_id=config.server.spiffe_id,
         onboarding=onboarding_of(config.onboarding, path.parent),

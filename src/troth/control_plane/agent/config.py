@@ -57,6 +57,8 @@ class ServerSection(_Section, frozen=True, kw_only=True):
 
     Attributes:
         url: https address of the server.
+        other_urls: addresses of further servers of the trust domain, on the same registry; the agent
+            keeps to one that answers.
         trust_bundle: PEM file with the certificate authority of the trust domain.
         spiffe_id: SPIFFE ID that the server's certificate must have.
         bundle_cache: file that the agent keeps the newest bundle in; used at the next start if it
@@ -65,6 +67,7 @@ class ServerSection(_Section, frozen=True, kw_only=True):
     """
 
     url: HttpsUrl
+    other_urls: list[HttpsUrl] = []
     trust_bundle: str
     spiffe_id: SpiffeIdText
     bundle_cache: str = ""
