@@ -63,11 +63,23 @@ class _LazyGroup(click.Group):
             return None
         module, _, attribute = entry[0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+        return _with_lines_kept(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+def _with_lines_kept(command: click.Command) -> click.Command:
+    r"""Have click keep the lines of paragraphs that are marked so.
+
+    The mark is one character, and docstrings are raw: there it is two, a backslash and a b.
+    """
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _with_lines_kept(each)
+    return command
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
