@@ -50,7 +50,7 @@ device = "{name}.json"
 xds_socket = "{directory}/{name}.xds"
 access_log = "{directory}/{name}.access"
 binary = "{binary}"
-static = true
+static = {static}
 {decider}
 [[clients]]
 peers = ["spiffe://{domain}/*"]
@@ -94,7 +94,9 @@ class Place:
         )
 
 
-def configure(place: Path, name: str, profile: str, here: World, services: str) -> Path:
+def configure(
+    place: Path, name: str, profile: str, here: World, services: str, *, static: bool
+) -> Path:
     path = place / f"{name}.toml"
     words: dict[str, Any] = {
         "name": name,
@@ -105,6 +107,7 @@ def configure(place: Path, name: str, profile: str, here: World, services: str) 
         "binary": envoy_binary(),
         "domain": DOMAIN,
         "orders": ORDERS,
+        "static": str(static).lower(),
     }
     words["decider"] = DECIDERS[profile].format(**words)
     path.write_text(AGENT.format(**words) + services)
@@ -112,7 +115,9 @@ def configure(place: Path, name: str, profile: str, here: World, services: str) 
 
 
 @contextlib.asynccontextmanager
-async def running(profile: str) -> AsyncIterator[Place]:
+async def running(
+    profile: str, static: tuple[str, ...] = ("orders", "shop")
+) -> AsyncIterator[Place]:
     if profile == "gate" and not MODULE_PATH.is_file():
         pytest.skip("the gate's module is not built here: `make gate`")
     async with contextlib.AsyncExitStack() as stack:
@@ -142,18 +147,22 @@ async def running(profile: str) -> AsyncIterator[Place]:
         for name, platform in platforms.items():
             (directory / f"{name}.json").write_text(to_json(platform))
             (directory / f"{name}.json").chmod(0o600)
-            config = configure(directory, name, profile, here, services[name])
-            more = ["--services", str(listed)] if name == "shop" else []
-            output = directory / f"{name}-envoy.json"
-            made = troth(
-                *("envoy", "bootstrap", "--static", "-c", str(config), *more),
-                *("--format", "json", "-o", str(output)),
+            config = configure(
+                directory, name, profile, here, services[name], static=name in static
             )
-            assert (made.code, made.err) == (0, "")
             agent = await children.start(
                 name, "agent", "--config", str(config), "--stop-with-stdin"
             )
             place.nodes[name] = str((await agent.ready(30))["node_id"])
+            options = ["--static"] if name in static else []
+            if name == "shop" and options:
+                options += ["--services", str(listed), "--announce", place.nodes[name]]
+            output = directory / f"{name}-envoy.json"
+            made = troth(
+                *("envoy", "bootstrap", "-c", str(config), *options),
+                *("--format", "json", "-o", str(output)),
+            )
+            assert (made.code, made.err) == (0, "")
             place.envoys[name] = await stack.enter_async_context(place.envoy(name))
             await place.envoys[name].wait_ready()
         yield place
@@ -175,6 +184,15 @@ async def test_the_gate_admits_until_the_called_node_is_expelled() -> None:
             "POST", f"/v1/nodes/{place.nodes['orders']}/expel", 200, json={"reason": "test"}
         )
         await place.answers(503)
+
+
+@pytest.mark.parametrize("static", ["orders", "shop"])
+async def test_one_envoy_with_a_file_of_its_own_and_one_that_its_agent_configures(
+    static: str,
+) -> None:
+    async with running("gate", static=(static,)) as place:
+        await place.answers(200)
+        assert {r["x-troth-binding"] for r in place.application.requests} == {"key"}
 
 
 async def test_without_code_new_connections_end_with_the_membership() -> None:

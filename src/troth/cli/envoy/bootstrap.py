@@ -9,6 +9,7 @@ import click
 
 from troth.cli.envoy.files import dump, write
 from troth.cli.envoy.options import (
+    announce_option,
     config_option,
     format_option,
     output_option,
@@ -29,6 +30,7 @@ __all__ = ["bootstrap"]
     " The agent needs `static = true` in its [envoy].",
 )
 @profile_option
+@announce_option
 @format_option
 @output_option
 def bootstrap(  # noqa: PLR0917 - click passes options by name
@@ -36,6 +38,7 @@ def bootstrap(  # noqa: PLR0917 - click passes options by name
     services: Path | None,
     static: bool,  # noqa: FBT001 - click passes flags so
     profile: str | None,
+    announce: str,
     form: str,
     output: Path | None,
 ) -> None:
@@ -61,7 +64,7 @@ def bootstrap(  # noqa: PLR0917 - click passes options by name
         )
         write(dump(tree, form), output)
         return
-    tree = static_configuration(plan.mesh(), plan.wish())
+    tree = static_configuration(plan.mesh(), plan.wish(announce=announce))
     write(dump(tree, form), output)
     listed = {each.name for each in plan.outbound}
     for name in sorted(plan.peers.keys() - listed):

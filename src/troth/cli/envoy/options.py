@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 __all__ = [
+    "announce_option",
     "config_option",
     "envoy_option",
     "format_option",
@@ -32,6 +33,13 @@ profile_option = click.option(
     "--profile",
     type=click.Choice(["gate", "no-code"]),
     help="Default: gate, if the configuration has one.",
+)
+announce_option = click.option(
+    "--announce",
+    metavar="NODE_ID",
+    default="",
+    help="This node's id in the mesh, as the server name of outbound TLS. Servers that their agents"
+    " configure want it; `troth node list` and the agent's first line have it.",
 )
 format_option = click.option(
     "--format",

@@ -13,6 +13,7 @@ import click
 
 from troth.cli.envoy.files import dump, read_envoy_file, write
 from troth.cli.envoy.options import (
+    announce_option,
     config_option,
     envoy_option,
     format_option,
@@ -56,6 +57,7 @@ _WORDS = {
     multiple=True,
     help="A listener or cluster that is not of the mesh.",
 )
+@announce_option
 @click.option("--diff", is_flag=True, help="Show what changes and write nothing.")
 @click.option("--validate", is_flag=True, help="Have Envoy itself check the result first.")
 @envoy_option
@@ -70,6 +72,7 @@ def patch(  # noqa: PLR0917 - click passes options by name
     profile: str | None,
     servers: Sequence[str],
     leave: Sequence[str],
+    announce: str,
     diff: bool,  # noqa: FBT001 - click passes flags so
     validate: bool,  # noqa: FBT001 - click passes flags so
     binary: Path | None,
@@ -96,7 +99,7 @@ def patch(  # noqa: PLR0917 - click passes options by name
     from troth.control_plane.envoy.patch.wish import Profile  # noqa: PLC0415
 
     plan = load_plan(config, services, profile=Profile(profile) if profile else None)
-    wish = plan.wish(clusters=dict(_pairs(servers)), leave=frozenset(leave))
+    wish = plan.wish(clusters=dict(_pairs(servers)), leave=frozenset(leave), announce=announce)
     before = read_envoy_file(existing)
     patched = patched_of(before, wish, source=str(existing))
     _say(patched.remarks)

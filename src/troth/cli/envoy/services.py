@@ -105,12 +105,14 @@ class EnvoyPlan:
         *,
         clusters: dict[str, str] | None = None,
         leave: frozenset[str] = frozenset(),
+        announce: str = "",
     ) -> PatchWish:
         """Return the wish to patch by.
 
         Args:
             clusters: cluster name to outbound service, where they differ.
             leave: names that are not of the mesh.
+            announce: this node's id, for servers that their agents configure.
 
         Raises:
             ConfigurationError: a cluster is said to lead to a service that is not known.
@@ -133,6 +135,7 @@ class EnvoyPlan:
             inbound={each.listen: each.name for each in self.inbound},
             outbound={name: (service, self.peers[service]) for name, service in named.items()},
             leave=leave,
+            announce=announce,
             access_log=self.access_log,
         )
 

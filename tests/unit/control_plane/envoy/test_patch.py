@@ -16,6 +16,7 @@ from troth.control_plane.envoy.patch.listeners import EXT_AUTHZ_NAME, MAX_UNGATE
 from troth.control_plane.envoy.patch.patching import Patched, patch
 from troth.control_plane.envoy.patch.remarks import Kind
 from troth.control_plane.envoy.patch.wish import PatchWish
+from troth.control_plane.envoy.tls_contexts import server_name
 from troth.errors import ConfigurationError
 
 GATE = GateSetting(module="/lib/gate.so", agent_socket="/run/gate")
@@ -324,6 +325,17 @@ def test_http_2_is_named_in_tls_as_envoy_would() -> None:
     result = patched(client(**http(explicit_http_config={"http2_protocol_options": {}})))
     inner = clusters_of(result)["gate/orders"]["transport_socket"]["typed_config"]
     assert inner["common_tls_context"]["alpn_protocols"] == ["h2"]
+
+
+def test_a_node_is_announced_where_that_is_asked_for() -> None:
+    config = client()
+    typed = config["static_resources"]["clusters"][0]["transport_socket"]["typed_config"]
+    typed["auto_host_sni"] = True
+    for gate, name in ((GATE, "gate/orders"), (None, "orders")):
+        result = patched(config, gate=gate, announce="n1")
+        context = clusters_of(result)[name]["transport_socket"]["typed_config"]
+        assert context["sni"] == server_name("n1")
+        assert "auto_host_sni" not in context
 
 
 def test_a_cluster_whose_peer_nobody_knows_is_named_unless_it_is_left() -> None:

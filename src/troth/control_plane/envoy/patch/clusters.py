@@ -88,7 +88,12 @@ def patch_cluster(cluster: Tree, wish: PatchWish, remarks: Remarks) -> Hop:
         return unchanged
     service, spiffe_id = wish.outbound[name]
     context = tls.upstream(
-        socket["typed_config"], place, remarks, service=service, spiffe_id=spiffe_id
+        socket["typed_config"],
+        place,
+        remarks,
+        service=service,
+        spiffe_id=spiffe_id,
+        announce=wish.announce,
     )
     if context is None:
         return unchanged

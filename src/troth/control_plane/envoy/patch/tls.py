@@ -20,6 +20,7 @@ from troth.control_plane.envoy.static_secrets import (
     sds_secret,
     servers_secret,
 )
+from troth.control_plane.envoy.tls_contexts import server_name
 
 __all__ = ["downstream", "upstream"]
 
@@ -102,9 +103,18 @@ def downstream(context: Tree, place: str, remarks: Remarks, *, permissive: bool)
 
 
 def upstream(
-    context: Tree, place: str, remarks: Remarks, *, service: str, spiffe_id: str
+    context: Tree, place: str, remarks: Remarks, *, service: str, spiffe_id: str, announce: str = ""
 ) -> Tree | None:
-    """Return the context of a client of the outbound `service`, or None as `downstream`."""
+    """Return the context of a client of the outbound `service`, or None as `downstream`.
+
+    Args:
+        context: an UpstreamTlsContext. It is not changed.
+        place: for the remarks.
+        remarks: takes what is found.
+        service: the outbound service.
+        spiffe_id: of its servers.
+        announce: the node that the server name is to tell of, or "".
+    """
     context = copy.deepcopy(context)
     common: Tree = context.setdefault("common_tls_context", {})
     default = _default_validation(common)
@@ -131,6 +141,9 @@ def upstream(
         )
         return None
     context["max_session_keys"] = 0
+    if announce:
+        context["sni"] = server_name(announce)
+        context.pop("auto_host_sni", None)
     if context.pop("auto_sni_san_validation", None):
         remarks.note(place, "auto_sni_san_validation is gone: the SPIFFE ID is demanded instead")
     _versions(common, minimum=True)

@@ -33,6 +33,8 @@ class PatchWish:
         inbound: `host:port` that Envoy listens on, to the name of the service there.
         outbound: cluster name to the outbound service's name and its peers' SPIFFE ID.
         leave: names of listeners and clusters that are not of the mesh.
+        announce: this node's id in the mesh, for servers that their agents configure; "" leaves
+            the server name (SNI) of each cluster as it is.
         access_log: file for Troth's own lines about each patched place; "" for none.
     """
 
@@ -42,6 +44,7 @@ class PatchWish:
     inbound: Mapping[str, str] = field(default_factory=dict)
     outbound: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     leave: frozenset[str] = frozenset()
+    announce: str = ""
     access_log: str = ""
 
     @property
