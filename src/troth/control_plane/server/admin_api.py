@@ -23,6 +23,7 @@ from troth.control_plane.server.device_routes import device_routes
 from troth.control_plane.server.endorsement_routes import endorsement_routes, operator_of
 from troth.control_plane.server.entry_routes import entry_routes
 from troth.control_plane.server.feed_route import operator_feed
+from troth.control_plane.server.logical_tee_routes import ltee_admin_routes
 from troth.control_plane.server.operations import admin_operations
 from troth.control_plane.server.operators import WithdrawalOutcome
 from troth.control_plane.server.policy_routes import policy_routes
@@ -74,6 +75,7 @@ def create_admin_app(context: ServerContext) -> Starlette:
         ),
         *_node_routes(context),
         *entry_routes(context),
+        *ltee_admin_routes(context),
         *device_routes(context),
         *bundle_routes(context),
         *_record_routes(context),

@@ -17,6 +17,7 @@ from troth.control_plane.server.inventory import Inventory
 from troth.control_plane.server.issuer import SvidIssuer
 from troth.control_plane.server.join import JoinService
 from troth.control_plane.server.keys import ServerKeys
+from troth.control_plane.server.logical_tees import LogicalTees
 from troth.control_plane.server.members import Members
 from troth.control_plane.server.metrics import ServerMetrics
 from troth.control_plane.server.operators import Operators
@@ -53,6 +54,7 @@ class ServerContext:
     bundles: ServerBundles
     federations: Federations
     workloads: Workloads
+    logical_tees: LogicalTees
     policies: PolicyDesk
     limiter: RateLimiter
     metrics: ServerMetrics

@@ -9,6 +9,7 @@ from troth.control_plane.openapi import Answer, Content, Operation, Parameter, p
 from troth.control_plane.server.bundle_routes import FederationMessage
 from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.feed_route import AckRequest
+from troth.control_plane.server.logical_tee_routes import ltee_admin_operations, ltee_operations
 from troth.control_plane.server.operators import WithdrawalOutcome
 from troth.control_plane.verification.operations import (
     PROBLEM,
@@ -65,6 +66,7 @@ def server_operations(context: ServerContext) -> list[Operation]:
         *_join(),
         *_members(),
         *_agents(),
+        *ltee_operations(),
         *context.standard.apis.operations(),
     ]
 
@@ -80,6 +82,7 @@ def admin_operations() -> list[Operation]:
         *endorsement_operations(withdrawn=WithdrawalOutcome),
         *_nodes(),
         *_entries(),
+        *ltee_admin_operations(),
         *_devices(),
         *_records(),
         *_policies(),

@@ -34,6 +34,7 @@ from troth.control_plane.server.inventory import Inventory
 from troth.control_plane.server.issuer import SERVER_PATH, SvidIssuer
 from troth.control_plane.server.join import JoinService
 from troth.control_plane.server.keys import ServerKeys, load_or_create_keys
+from troth.control_plane.server.logical_tees import LogicalTees
 from troth.control_plane.server.members import Members
 from troth.control_plane.server.metrics import ServerMetrics
 from troth.control_plane.server.operators import Operators
@@ -63,6 +64,7 @@ __all__ = ["RunningServer", "database_url", "running_server", "serve"]
 _LOG = logging.getLogger(__name__)
 _OPERATOR_CONNECTIONS = 64
 _REPLAYS_WAITING = 4
+_AGGREGATES_WAITING = 16
 _BUNDLE_FILE = "bundle.pem"
 
 
@@ -372,6 +374,9 @@ async def _compose(
         bundles=bundles,
         federations=federations,
         workloads=workloads,
+        logical_tees=_logical_tees(
+            stack, config, registry, registry_worker, keys=keys, clock=clock
+        ),
         policies=PolicyDesk(
             registry=registry,
             registry_worker=registry_worker,
@@ -387,6 +392,28 @@ async def _compose(
         metrics=metrics,
     )
     return context, housekeeping, tls
+
+
+def _logical_tees(
+    stack: AsyncExitStack,
+    config: ServerConfig,
+    registry: Registry,
+    registry_worker: Worker,
+    *,
+    keys: ServerKeys,
+    clock: Clock,
+) -> LogicalTees:
+    worker = Worker("aggregated results", threads=1, max_waiting=_AGGREGATES_WAITING)
+    stack.push_async_callback(worker.close)
+    return LogicalTees(
+        registry=registry,
+        registry_worker=registry_worker,
+        worker=worker,
+        keys=keys.results,
+        identity=VerifierIdentity.of_this_build(name=config.verifier.name),
+        trust_domain=_trust_domain(config),
+        clock=clock,
+    )
 
 
 def _recorder(

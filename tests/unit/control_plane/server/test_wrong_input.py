@@ -56,6 +56,8 @@ STRANGERS = [
     Case("POST", "/v1/agent/x509-svids", 403, b"{}"),
     Case("POST", "/v1/agent/jwt-svids", 403, b"{}"),
     Case("GET", "/v1/agent/bundles", 403),
+    Case("GET", "/v1/ltees/nothing/result", 404),
+    Case("GET", "/v1/agent/ltees/nothing/proofs", 403),
     Case("POST", "/v1/bundle", 405),
     Case("POST", "/.well-known/troth/result-keys", 405),
     Case("POST", "/livez", 405),
@@ -79,6 +81,7 @@ MEMBERS = [
     Case("POST", "/v1/appraisals", 400, b'{"evidence": "!", "challenge": "AAAAAAAAAAA"}'),
     *messages("POST", "/v1/agent/x509-svids"),
     *messages("POST", "/v1/agent/jwt-svids"),
+    Case("GET", "/v1/agent/ltees/nothing/proofs", 409),
 ]
 OPERATORS = [
     Case("POST", "/v1/corims", 400, b"noise"),
@@ -98,6 +101,11 @@ OPERATORS = [
     Case("GET", "/v1/entries/nothing", 404),
     *messages("PUT", "/v1/entries/nothing"),
     Case("DELETE", "/v1/entries/nothing", 409),
+    Case("GET", "/v1/ltees/nothing", 409),
+    *messages("PUT", "/v1/ltees/nothing"),
+    Case("DELETE", "/v1/ltees/nothing", 409),
+    Case("GET", "/v1/ltees/nothing/status", 409),
+    Case("GET", "/v1/ltees/nothing/result", 409),
     Case("GET", "/v1/refusals?limit=x", 400),
     Case("GET", "/v1/refusals?limit=1001", 400),
     Case("GET", "/v1/refusals/nothing", 404),
