@@ -15,6 +15,7 @@ import os
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from troth.control_plane.unix_grpc import bind_private_socket
 from troth.errors import ConfigurationError, UnavailableError
 
 __all__ = [
+    "DRAIN_SECONDS",
     "MAX_SILENCE_SECONDS",
     "Caller",
     "HttpServer",
@@ -45,6 +47,9 @@ MAX_SILENCE_SECONDS = 20.0
 """How long a new connection may keep its first request to itself."""
 _KEEP_ALIVE_SECONDS = 30
 _STOP_SECONDS = 0.5
+DRAIN_SECONDS = 10.0
+"""How long requests that have begun are waited for when the server stops: as long as clients wait."""
+_DRAIN_LOOK_SECONDS = 0.02
 _START_SECONDS = 10.0
 
 
@@ -170,15 +175,26 @@ class HttpServer:
                 await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
-        """Take no new requests, let the running ones end for a moment, then end them."""
+        """Take no new connections, answer the requests that have begun, then end.
+
+        A renewal that has begun is finished here; whoever comes later is refused by the kernel and
+        goes to another server.
+        """
         self._server.should_exit = True
         if self._task is not None:
+            end = time.monotonic() + DRAIN_SECONDS
+            while self._answering() and not self._task.done() and time.monotonic() < end:
+                await asyncio.wait([self._task], timeout=_DRAIN_LOOK_SECONDS)
             await asyncio.wait([self._task], timeout=_STOP_SECONDS)
             # Mostly idle ones whose clients do not answer the end of TLS.
             for connection in list(self._server.server_state.connections):
                 connection.transport.abort()
             await self._task
         self._listener.close()
+
+    def _answering(self) -> bool:
+        cycles = [getattr(each, "cycle", None) for each in self._server.server_state.connections]
+        return any(cycle is not None and not cycle.response_complete for cycle in cycles)
 
 
 class _Server(uvicorn.Server):

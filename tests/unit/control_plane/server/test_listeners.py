@@ -267,3 +267,38 @@ async def test_what_a_stranger_may_not_do(here: World) -> None:
         with pytest.raises(AuthorizationError):
             await client.nodes()
         await client.close()
+
+
+async def test_a_request_that_has_begun_is_answered_although_the_server_stops(here: World) -> None:
+    async with here.serve():
+        reader, writer = await connect(here)
+        writer.write(b"POST /v1/join/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n")
+        asked = asyncio.Event()
+        worker = here.running.context.registry_worker
+        run = worker.run
+
+        async def slow(call: Any, *args: Any, **kwargs: Any) -> Any:
+            asked.set()
+            await asyncio.sleep(1)  # longer than an idle connection is left open
+            return await run(call, *args, **kwargs)
+
+        worker.run = slow  # type: ignore[method-assign]  # a registry on a slow disk
+        writer.write(b"{}")
+        async with asyncio.timeout(10):
+            await asked.wait()
+        worker.run = run  # type: ignore[method-assign]  # as above
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 201")
+    await hang_up(writer)
+
+
+async def test_a_request_that_never_ends_is_not_waited_for_without_end(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "DRAIN_SECONDS", 0.1)
+    async with here.serve():
+        reader, writer = await connect(here)
+        writer.write(b"POST /v1/join/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n")
+        await writer.drain()
+        await here.ask("GET", "/v1/nodes")
+    assert await ended(reader, writer) == b""
