@@ -3,24 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from troth.adapters.bounded_http import tls_context
+from troth.adapters.collateral_fetching import vendor_fetchers, with_fetchers
 from troth.adapters.coserv_client import CoservClient
 from troth.adapters.coserv_endorsements import FetchedEndorsements, FetchingVerifier
 from troth.adapters.remote_verifiers.remote_verifier import AttestationService, RemoteVerifier
 from troth.adapters.remote_verifiers.trustee import TrusteeService
 from troth.adapters.remote_verifiers.veraison import VeraisonService
 from troth.control_plane.configured_files import configured_keys
+from troth.control_plane.server.config import VerifierSection
 from troth.control_plane.server.remote_config import RemoteSection
 from troth.control_plane.verification.sections import CoservSection
+from troth.evidence.collateral_source import EndorsementFetcher
 from troth.verifier.background_check import BackgroundCheck
 from troth.verifier.verifier import Verifier
 
-__all__ = ["coserv_upstream", "fetching", "remote_verifier"]
+__all__ = ["coserv_upstream", "fetching", "remote_verifier", "vendor_services"]
 
 
 def coserv_upstream(
@@ -50,12 +54,41 @@ def coserv_upstream(
     return client
 
 
-def fetching(upstream: CoservClient | None) -> Callable[[Verifier], BackgroundCheck]:
-    """Return what lets a Verifier fetch what it misses; without upstream it stays as it is."""
-    if upstream is None:
-        return lambda verifier: verifier
-    fetched = FetchedEndorsements(upstream)
-    return lambda verifier: FetchingVerifier(verifier, fetched)
+def fetching(
+    upstream: CoservClient | None,
+    *,
+    collateral: Mapping[str, EndorsementFetcher] = MappingProxyType({}),
+) -> Callable[[Verifier], BackgroundCheck]:
+    """Return what lets a Verifier fetch what it misses; without anybody to ask it stays as it is.
+
+    Args:
+        upstream: is asked for Reference Values and keys, or None.
+        collateral: services of vendors, as `vendor_services` gives them.
+    """
+    fetched = FetchedEndorsements(upstream) if upstream is not None else None
+
+    def equipped(verifier: Verifier) -> BackgroundCheck:
+        able = with_fetchers(verifier, collateral) if collateral else verifier
+        return FetchingVerifier(able, fetched) if fetched is not None else able
+
+    return equipped
+
+
+def vendor_services(section: VerifierSection, directory: Path) -> Mapping[str, EndorsementFetcher]:
+    """Return the services of vendors that missing documents are asked for; none unless configured.
+
+    Args:
+        section: of the server's configuration.
+        directory: `data_dir`; what is fetched is kept in it.
+    """
+    if not section.collateral_fetch:
+        return {}
+    return vendor_fetchers(
+        section.vendors,
+        directory / "collateral",
+        amd_kds=section.amd_kds,
+        intel_pcs=section.intel_pcs,
+    )
 
 
 def remote_verifier(

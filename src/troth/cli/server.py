@@ -59,13 +59,16 @@ async def _serve(config: ServerConfig) -> None:
         coserv_upstream,
         fetching,
         remote_verifier,
+        vendor_services,
     )
     from troth.control_plane.server.serve import database_url, serve  # noqa: PLC0415
 
     roots = config.federation.web_roots
     with ExitStack() as stack:
         upstream = coserv_upstream(stack, config.coserv, config.directory)
-        background = remote_verifier(stack, config.verifier.remote) or fetching(upstream)
+        background = remote_verifier(stack, config.verifier.remote) or fetching(
+            upstream, collateral=vendor_services(config.verifier, config.directory)
+        )
         evaluator = stack.enter_context(WorkerEvaluator())
         await asyncio.to_thread(evaluator.warm_up)
         await serve(

@@ -15,10 +15,10 @@ from datetime import datetime
 
 from cryptography import x509
 
-from troth.endorsement.reference_value import ReferenceValue
+from troth.endorsement.reference_value import Environment, ReferenceValue
 from troth.endorsement.repository import EndorsementSnapshot
 from troth.endorsement.trust_anchor import TrustAnchor
-from troth.formats.keys import VerificationKey
+from troth.formats.keys import VerificationKey, spki
 from troth.formats.tpm.public import decode_public
 from troth.mesh.device import DeviceState
 from troth.mesh.device_registry import DeviceRegistry
@@ -72,32 +72,46 @@ class _Snapshot:
     def trust_anchors(
         self, scheme: str, *, implementation_id: bytes, instance_id: bytes
     ) -> Sequence[TrustAnchor]:
-        """Return the provisioned keys of this Attester."""
-        return self._base.trust_anchors(
+        """Return the keys of this Attester, provisioned or activated."""
+        found = self._base.trust_anchors(
             scheme, implementation_id=implementation_id, instance_id=instance_id
         )
+        if found or scheme != _SCHEME or not instance_id:
+            return found
+        activated = self._activated(instance_id)
+        return (activated,) if activated is not None else ()
 
     def keys(
         self, scheme: str, *, implementation_id: bytes, instance_id: bytes
     ) -> Sequence[VerificationKey]:
-        """Return the keys of this Attester, provisioned or activated."""
+        """Return the keys of this Attester, ready to verify with."""
         found = self._base.keys(
             scheme, implementation_id=implementation_id, instance_id=instance_id
         )
         if found or scheme != _SCHEME or not instance_id:
             return found
-        activated = self._devices.activated_key(instance_id)
-        if activated is None:
-            return found
-        public = decode_public(activated.public)
-        if public.name != instance_id:
-            return found  # somebody has changed the database
-        listed = self._devices.find_devices([activated.endorsement])
+        activated = self._activated(instance_id)
+        return (activated.verification_key(),) if activated is not None else ()
+
+    def _activated(self, name: bytes) -> TrustAnchor | None:
+        record = self._devices.activated_key(name)
+        if record is None:
+            return None
+        public = decode_public(record.public)
+        if public.name != name:
+            return None  # somebody has changed the database
+        listed = self._devices.find_devices([record.endorsement])
         if any(device.state is DeviceState.REVOKED for device in listed):
-            return found
-        self._name = instance_id
+            return None
+        self._name = name
         self._class_id = bytes.fromhex(listed[0].class_id) if listed else b""
-        return (VerificationKey(public.public_key(), source="an activated key"),)
+        return TrustAnchor(
+            id=f"activated/{name.hex()}",
+            scheme=_SCHEME,
+            environment=Environment(instance_id=name),
+            public_key=spki(public.public_key()),
+            source="an activated key",
+        )
 
     def certificates(self, scheme: str) -> Sequence[x509.Certificate]:
         """Return the root certificates for this scheme."""

@@ -103,7 +103,44 @@ class VerifierSection(_Section, frozen=True, kw_only=True):
             "it.",
         ),
     ] = 0
+    collateral_fetch: Annotated[
+        bool,
+        Meta(
+            description="Ask `amd` and `intel`, those of them that are among `vendors`, for documents "
+            "that are missing; kept in `collateral` below `data_dir`. Strangers' Evidence can cause "
+            "such requests, a few a minute."
+        ),
+    ] = False
+    amd_kds: Annotated[
+        str,
+        Meta(
+            pattern="^(https?://[^\\s]+)?$",
+            description="Address of AMD's Key Distribution Service, or of a cache; empty for AMD's.",
+        ),
+    ] = ""
+    intel_pcs: Annotated[
+        str,
+        Meta(
+            pattern="^(https?://[^\\s]+)?$",
+            description="Address of Intel's PCS, or of a PCCS; empty for Intel's.",
+        ),
+    ] = ""
     remote: RemoteSection = RemoteSection()
+
+    def check(self) -> None:
+        """Refuse settings that do nothing.
+
+        Raises:
+            ConfigurationError: naming key and accepted form.
+        """
+        self.remote.check()
+        if self.collateral_fetch and not {"amd", "intel"} & set(self.vendors):
+            raise ConfigurationError(
+                source="server configuration",
+                key="verifier.collateral_fetch",
+                value="true",
+                accepted="amd or intel among verifier.vendors beside it",
+            )
 
 
 class LifetimeSection(_Section, frozen=True, kw_only=True):
@@ -386,7 +423,7 @@ def load_server_config(path: Path) -> ServerConfig:
         config.address  # noqa: B018 - the property checks
         config.registration_entries()
         config.federation.check()
-        config.verifier.remote.check()
+        config.verifier.check()
         # Members' SVIDs are the only client certificates that the listener looks at.
         check_clients(config.provisioning, certificates=True)
         check_upstream(config.coserv)

@@ -40,6 +40,7 @@ from troth.errors import (
     CollateralError,
     ConflictError,
     DecodeError,
+    FreshnessError,
     TrothError,
     UnavailableError,
 )
@@ -214,8 +215,8 @@ class JoinService:
             raise await self._refused(exc, session, stage="decode") from exc
         try:
             proofs = await self._inventory.proofs(decoded, now=self._clock.now())
-        except UnavailableError:
-            raise
+        except (FreshnessError, UnavailableError):
+            raise  # as with a session that is over: the node begins anew
         except TrothError as exc:
             raise await self._refused(exc, session, stage="activate", request=decoded) from exc
         for _ in range(_ATTEMPTS):

@@ -225,7 +225,9 @@ async def _compose(
     limits, lifetimes = config.limits, config.tier_lifetimes()
     waiting = limits.appraisals_waiting
     registry_worker = Worker("registry", threads=1, max_waiting=waiting)
-    waits = bool(config.verifier.remote.kind or config.coserv.upstream)
+    waits = bool(
+        config.verifier.remote.kind or config.coserv.upstream or config.verifier.collateral_fetch
+    )
     appraisal_worker = Worker(
         "Verifier", threads=WAITING_THREADS if waits else COMPUTING_THREADS, max_waiting=waiting
     )

@@ -84,7 +84,9 @@ def embedded_apis(
     book = MemorySessionBook(keep=config.challenge_response.kept_results)
     metrics = VerificationMetrics(registry)
     waiting = config.limits.appraisals_waiting
-    elsewhere = bool(config.verifier.remote.kind or config.coserv.upstream)
+    elsewhere = bool(
+        config.verifier.remote.kind or config.coserv.upstream or config.verifier.collateral_fetch
+    )
     appraising = Worker(
         "verification", threads=WAITING_THREADS if elsewhere else 1, max_waiting=waiting
     )
