@@ -13,7 +13,7 @@ from datetime import datetime
 from threading import Lock
 from typing import Final, Protocol
 
-from troth.errors import ApiMisuseError, FreshnessError, LimitExceededError
+from troth.errors import ApiMisuseError, FreshnessError, UnavailableError
 
 __all__ = ["MAX_REMEMBERED", "MAX_REMEMBERED_OF_ONE", "MemoryReplayCache", "ReplayCache"]
 
@@ -22,8 +22,6 @@ MAX_REMEMBERED: Final = 100_000
 
 MAX_REMEMBERED_OF_ONE: Final = 10_000
 """Proofs of one caller's key that are remembered at a time."""
-
-_FORMAT: Final = "replay cache"
 
 
 class ReplayCache(Protocol):
@@ -40,7 +38,7 @@ class ReplayCache(Protocol):
 
         Raises:
             FreshnessError: it is there already.
-            LimitExceededError: there is no room: refuse, for what is forgotten could come again.
+            UnavailableError: there is no room: refuse, for what is forgotten could come again.
         """
         ...
 
@@ -76,8 +74,9 @@ class MemoryReplayCache:
                     self._forget(name, clock)
                 own = self._seen.get(owner, {})
             if len(own) >= self._limit_of_one or self._size >= self._limit:
-                raise LimitExceededError(
-                    format=_FORMAT, limit="max_remembered", value=self._limit_of_one
+                raise UnavailableError(
+                    f"there is no room for more than {self._limit_of_one} proofs of one key, or "
+                    f"{self._limit} of all, until some have ended"
                 )
             own = self._seen.setdefault(owner, own)
             self._size += proof not in own
