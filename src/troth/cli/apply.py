@@ -1,96 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """`troth apply`: bring a server to what files say, or say what would change.
 
-A kind of thing that can be in a file is one class here: it reads a document, finds what the server
-has in its place, and says how to bring the one to the other.
+A kind of thing that can be in a file has a struct in `troth.mesh.resources` and a class here or in
+`resource_kinds` that finds what the server has in its place and says how to bring it there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import quote
 
 import click
 import msgspec
 
+from troth.cli.apply_kind import Kind, Step, Wanted, differences, read
 from troth.cli.inputs import read_input
 from troth.cli.listing import format_option, show
 from troth.cli.operators import Operator, server_option
+from troth.cli.resource_kinds import Devices, LogicalTees, TrustDomains
 from troth.cli.yaml_documents import read_documents
-from troth.errors import ConfigurationError, DecodeError, TrothError
-from troth.mesh.entry_message import EntryMessage, entry_from
+from troth.errors import ConfigurationError, TrothError
+from troth.mesh.entry_message import EntryMessage
 
-__all__ = ["EXIT_WOULD_CHANGE", "KINDS", "Step", "apply"]
+__all__ = ["EXIT_WOULD_CHANGE", "KINDS", "apply"]
 
 EXIT_WOULD_CHANGE: Final = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What one document does.
-
-    Attributes:
-        kind, name: what it is about.
-        action: "create", "change" or "keep".
-        changes: field to what is there and what comes; None for what is not there.
-        method, path, message: the request, where there is one.
-    """
-
-    kind: str
-    name: str
-    action: str
-    changes: Mapping[str, tuple[object, object]]
-    method: str = ""
-    path: str = ""
-    message: object = None
-
-
-class Kind(Protocol):
-    """Documents of one kind."""
-
-    def read(self, document: Mapping[str, Any], *, source: str) -> object:
-        """Return what a document says.
-
-        Raises:
-            ConfigurationError: naming the field and the accepted form.
-        """
-        ...
-
-    def plan(self, wanted: Sequence[object], operator: Operator) -> list[Step]:
-        """Return what has to be done, in order."""
-        ...
 
 
 class _Entries:
     """`kind: Entry`: a registration entry, with the fields of `troth entry create`."""
 
-    def read(self, document: Mapping[str, Any], *, source: str) -> EntryMessage:
-        try:
-            # All values are texts: numbers are read where a number belongs.
-            message = msgspec.convert(dict(document), EntryMessage, strict=False)
-            entry_from(message, entry_id=message.id or "new")
-        except (msgspec.ValidationError, DecodeError) as exc:
-            remedy = getattr(exc, "remedy", "")
-            accepted = f"an entry: {exc}" + (f" ({remedy})" if remedy else "")
-            raise ConfigurationError(source=source, accepted=accepted) from exc
-        return message
-
-    def plan(self, wanted: Sequence[object], operator: Operator) -> list[Step]:
+    def plan(self, wanted: Wanted, operator: Operator) -> list[Step]:
+        """Compare with what is registered under the id, or means the same."""
         present = [msgspec.convert(each, EntryMessage) for each in operator.get("/v1/entries")]
         by_id = {each.id: each for each in present}
         by_meaning = {_meaning(each): each for each in present}
         steps = []
-        for each in wanted:
-            if isinstance(each, EntryMessage):
-                known = by_id.get(each.id) if each.id else by_meaning.get(_meaning(each))
-                steps.append(_entry_step(each, known))
+        for each in wanted["Entry"]:
+            known = by_id.get(each.id) if each.id else by_meaning.get(_meaning(each))
+            steps.append(_entry_step(each, known))
         return steps
 
 
-KINDS: Final[Mapping[str, Kind]] = {"Entry": _Entries()}
-"""Further kinds are added here."""
+KINDS: Final[Mapping[str, Kind]] = {
+    "TrustDomain": TrustDomains(),
+    "Device": Devices(),
+    "Entry": _Entries(),
+    "LogicalTEE": LogicalTees(),
+}
+"""In the order in which they are applied: one may refer to those before it."""
 
 
 @click.command()
@@ -127,6 +86,7 @@ def apply(
       x509_svid_ttl: 3600
 
     An entry without an id is the one with the same parent, SPIFFE ID and selectors.
+    docs/reference/resources.md has the other kinds: TrustDomain, Device, LogicalTEE.
 
     \b
     Exit status:
@@ -137,7 +97,12 @@ def apply(
     """
     wanted = _read(files)
     operator = Operator(admin_socket)
-    steps = [step for kind, items in wanted.items() for step in KINDS[kind].plan(items, operator)]
+    steps = [
+        step
+        for name, kind in KINDS.items()
+        if name in wanted
+        for step in kind.plan(wanted, operator)
+    ]
     if not dry_run:
         _do(steps, operator)
     show([_json(step) for step in steps], lambda: _text(steps, dry_run=dry_run), output)
@@ -145,18 +110,17 @@ def apply(
         ctx.exit(EXIT_WOULD_CHANGE)
 
 
-def _read(files: Sequence[str]) -> dict[str, list[object]]:
-    wanted: dict[str, list[object]] = {}
+def _read(files: Sequence[str]) -> dict[str, list[Any]]:
+    wanted: dict[str, list[Any]] = {}
     for file in files:
         for number, document in enumerate(read_documents(read_input(file), source=file)):
             source = f"{file}, document {number + 1}"
             name = document.pop("kind", None)
-            kind = KINDS.get(name) if isinstance(name, str) else None
-            if kind is None:
+            if not isinstance(name, str) or name not in KINDS:
                 raise ConfigurationError(
                     source=source, key="kind", value=str(name or ""), accepted=", ".join(KINDS)
                 )
-            wanted.setdefault(str(name), []).append(kind.read(document, source=source))
+            wanted.setdefault(name, []).append(read(name, document, source=source))
     return wanted
 
 
@@ -165,10 +129,11 @@ def _do(steps: Sequence[Step], operator: Operator) -> None:
         if step.action == "keep":
             continue
         try:
-            if step.method == "POST":
-                operator.post(step.path, step.message)
-            else:
-                operator.put(step.path, step.message)
+            for method, path, message in ((step.method, step.path, step.message), *step.then):
+                if method == "POST":
+                    operator.post(path, message)
+                else:
+                    operator.put(path, message)
         except TrothError:
             done = sum(each.action != "keep" for each in steps[:number])
             click.echo(f"{step.kind} {step.name} was refused; {done} before it are done", err=True)
@@ -196,13 +161,9 @@ def _entry_step(wanted: EntryMessage, known: EntryMessage | None) -> Step:
         )
     normal = _as_kept(wanted, known)
     before, after = _fields(known), _fields(normal)
-    differing = {
-        field: (before.get(field), after.get(field))
-        for field in (*before, *(each for each in after if each not in before))
-        if _value(before.get(field)) != _value(after.get(field))
-    }
+    differing = differences(before, after)
     if not differing:
-        return Step(kind="Entry", name=known.id, action="keep", changes={})
+        return Step(kind="Entry", name=known.id, action="keep")
     return Step(
         kind="Entry",
         name=known.id,
@@ -226,11 +187,6 @@ def _fields(message: EntryMessage) -> dict[str, object]:
     return {
         name: value for name, value in plain.items() if value not in (None, "", (), [], 0, False)
     }
-
-
-def _value(value: object) -> object:
-    # Selectors and names have no order.
-    return sorted(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _json(step: Step) -> dict[str, object]:
