@@ -358,6 +358,9 @@ class NodeAgent:
             _log.error("the proxy refuses its configuration", why=str(exc))
         else:
             if await settling:
+                if self._static is not None and self._gate is None:
+                    # Nobody can end what is open: it is in force when all of that has ended.
+                    await asyncio.sleep(self._static.unsettled_seconds(self._clock.now()))
                 self._settled = True
                 await self._acknowledge(sequence)
                 return
@@ -408,7 +411,7 @@ class NodeAgent:
             described = wish.description
             heard = self._table is not None and self._table.sequence >= 0
             secrets = self._static.resources(
-                described.identity, described.trust_bundles, judged, heard=heard
+                described.identity, described.trust_bundles, judged, heard=heard, now=now
             )
             return secrets, wake
         return MeshResources.build(wish.description), wake

@@ -9,6 +9,7 @@ a node that is no member any more pins its outbound services to nobody and refus
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -16,6 +17,7 @@ from troth.control_plane.agent.config import AgentConfig
 from troth.control_plane.agent.gate_sides import GateSides
 from troth.control_plane.agent.peers import JudgedPeer
 from troth.control_plane.envoy.description import ProxyIdentity, trust_domain_id
+from troth.control_plane.envoy.patch.listeners import MAX_UNGATED_SECONDS
 from troth.control_plane.envoy.resources import MeshResources
 from troth.control_plane.envoy.static_secrets import StaticServer, static_secrets
 from troth.control_plane.ext_authz.decision import CertificateJudge
@@ -41,6 +43,8 @@ class StaticSide:
         self._judged: Sequence[JudgedPeer] = ()
         self._heard = False
         self._last: tuple[ProxyIdentity, Mapping[str, bytes]] | None = None
+        self._admitted: set[tuple[bytes, str]] = set()
+        self._withdrawn_at: datetime | None = None
         if config.ext_authz is not None and config.ext_authz.permissive:
             _log.warning("permissive: callers without an Attestation Result are let in")
 
@@ -73,6 +77,7 @@ class StaticSide:
         judged: Sequence[JudgedPeer],
         *,
         heard: bool,
+        now: datetime,
     ) -> MeshResources:
         """Return the secrets of the moment, and keep in mind who was judged how.
 
@@ -81,14 +86,38 @@ class StaticSide:
             trust_bundles: trust domain ID to CA certificates, PEM.
             judged: the other members.
             heard: whether the feed has said anything yet.
+            now: aware UTC.
         """
         self._judged, self._heard = judged, heard
+        self._note_withdrawals(now)
         self._last = identity, trust_bundles
         admitted: dict[str, list[bytes]] = {}
         for peer in judged:
             if peer.as_server.admitted and peer.key_pin:
                 admitted.setdefault(peer.member.spiffe_id, []).append(peer.key_pin)
         return self._secrets(admitted)
+
+    def unsettled_seconds(self, now: datetime) -> float:
+        """Return how long a connection of a peer that was withdrawn may still live without a gate.
+
+        That is the bound which patching gives connections. A new agent does not know what its
+        Envoy had open before, and counts from its own beginning.
+        """
+        if self._withdrawn_at is None:
+            return 0.0
+        end = self._withdrawn_at + timedelta(seconds=MAX_UNGATED_SECONDS)
+        return max(0.0, (end - now).total_seconds())
+
+    def _note_withdrawals(self, now: datetime) -> None:
+        admitted = {
+            (peer.key_pin, role)
+            for peer in self._judged
+            for role, decision in (("client", peer.as_client), ("server", peer.as_server))
+            if decision.admitted
+        }
+        if self._withdrawn_at is None or self._admitted - admitted:
+            self._withdrawn_at = now
+        self._admitted = admitted
 
     def withdrawn(self) -> MeshResources:
         """Return the secrets of a node that is no member: it reaches nobody, and admits nobody."""

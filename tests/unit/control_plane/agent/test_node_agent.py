@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from support.attested_world import DOMAIN, World
 from support.waiting import until
+from troth.control_plane.agent import static_side
 from troth.control_plane.agent.config import AgentConfig
 from troth.control_plane.agent.metrics import AgentMetrics
 from troth.control_plane.agent.node_agent import NodeAgent
@@ -373,3 +375,33 @@ def replace_member(member: Member, **changes: Any) -> Member:
     import msgspec  # noqa: PLC0415 - used here alone
 
     return msgspec.structs.replace(member, **changes)
+
+
+@pytest.mark.parametrize("bound", [0, 600])
+async def test_an_envoy_with_a_file_of_its_own_gets_pins_and_an_end_is_in_force_after_the_bound(
+    monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    monkeypatch.setattr(static_side, "MAX_UNGATED_SECONDS", bound)
+    scene = Scene()
+    config = parse_config(CONFIG, AgentConfig, source="test")
+    scene.agent._static = static_side.StaticSide(config, trust=scene.agent._trust)
+
+    def pins() -> list[str]:
+        secrets = scene.proxy.applied[-1].secrets if scene.proxy.applied else ()
+        contexts = [s["validation_context"] for s in secrets if s["name"] == "troth/servers/web"]
+        return [pin for each in contexts for pin in each["verify_certificate_spki"]]
+
+    pin = base64.b64encode(hashlib.sha256(scene.edge.svid.spki).digest()).decode()
+    async with scene.running():
+        await scene.server.messages.put(Snapshot(sequence=1, members=(scene.member(),)))
+        await until(lambda: pins() == [pin])
+        assert scene.proxy.listeners == []
+        gone = scene.member(state=NodeState.EXPELLED, generation=4)
+        await scene.server.messages.put(Event(sequence=2, at=datetime.now(UTC), member=gone))
+        await until(lambda: pins() == [base64.b64encode(bytes(32)).decode()])
+        if bound:
+            await scene.server.messages.put(Heartbeat(sequence=2))
+            await until(scene.server.messages.empty)
+            assert not scene.server.acknowledged
+        else:
+            await until(lambda: 2 in scene.server.acknowledged)

@@ -18,6 +18,7 @@ from troth.control_plane.agent.peers import JudgedPeer
 from troth.control_plane.agent.static_side import StaticSide
 from troth.control_plane.config_file import parse_config
 from troth.control_plane.envoy.description import ProxyIdentity
+from troth.control_plane.envoy.patch.listeners import MAX_UNGATED_SECONDS
 from troth.control_plane.envoy.resources import MeshResources
 from troth.mesh.member import Member
 from troth.mesh.node import NodeState
@@ -46,6 +47,7 @@ peers = ["spiffe://{DOMAIN}/*"]
 verifiers = ["home"]
 allow_insecure = true
 """
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 BUNDLES = {f"spiffe://{DOMAIN}": b"CA"}
 IDENTITY = ProxyIdentity("n-cloud", OWN, b"CHAIN", b"KEY")
 
@@ -105,7 +107,7 @@ def test_a_service_is_pinned_to_the_keys_of_its_admitted_servers(
     side: StaticSide, edge: Node
 ) -> None:
     peers = [judged(edge, admitted=True)]
-    resources = side.resources(IDENTITY, BUNDLES, peers, heard=True)
+    resources = side.resources(IDENTITY, BUNDLES, peers, heard=True, now=NOW)
     pin = base64.b64encode(hashlib.sha256(edge.svid.spki).digest()).decode()
     found = context(resources, "troth/servers/web")
     assert found["verify_certificate_spki"] == [pin]
@@ -123,14 +125,14 @@ def test_a_service_is_pinned_to_the_keys_of_its_admitted_servers(
 
 def test_with_nobody_admitted_a_key_is_pinned_that_nobody_has(side: StaticSide, edge: Node) -> None:
     for peers in ([], [judged(edge, admitted=False)]):
-        resources = side.resources(IDENTITY, BUNDLES, peers, heard=True)
+        resources = side.resources(IDENTITY, BUNDLES, peers, heard=True, now=NOW)
         found = context(resources, "troth/servers/web")
         assert found["verify_certificate_spki"] == [base64.b64encode(bytes(32)).decode()]
 
 
 def test_callers_are_validated_each_by_its_own_trust_domain(side: StaticSide) -> None:
     bundles = {**BUNDLES, "spiffe://other.example": b"OTHER"}
-    config = context(side.resources(IDENTITY, bundles, [], heard=True), "troth/clients")[
+    config = context(side.resources(IDENTITY, bundles, [], heard=True, now=NOW), "troth/clients")[
         "custom_validator_config"
     ]["typed_config"]
     assert [each["name"] for each in config["trust_domains"]] == [DOMAIN, "other.example"]
@@ -140,22 +142,22 @@ def test_a_caller_is_admitted_by_its_certificate_until_the_feed_speaks_against_i
     side: StaticSide, edge: Node
 ) -> None:
     assert admits(side, edge), "nothing was heard yet"
-    side.resources(IDENTITY, BUNDLES, [judged(edge, admitted=True)], heard=True)
+    side.resources(IDENTITY, BUNDLES, [judged(edge, admitted=True)], heard=True, now=NOW)
     assert admits(side, edge)
-    side.resources(IDENTITY, BUNDLES, [judged(edge, admitted=False)], heard=True)
+    side.resources(IDENTITY, BUNDLES, [judged(edge, admitted=False)], heard=True, now=NOW)
     assert not admits(side, edge)
 
 
 def test_a_node_that_the_feed_does_not_know_is_refused_once_it_was_heard(
     side: StaticSide, edge: Node
 ) -> None:
-    side.resources(IDENTITY, BUNDLES, [], heard=False)
+    side.resources(IDENTITY, BUNDLES, [], heard=False, now=NOW)
     assert admits(side, edge)
-    side.resources(IDENTITY, BUNDLES, [], heard=True)
+    side.resources(IDENTITY, BUNDLES, [], heard=True, now=NOW)
     assert not admits(side, edge)
     other_key = judged(edge, admitted=True)
     member = changed(other_key.member, key_digest="00" * 32)
-    side.resources(IDENTITY, BUNDLES, [replace(other_key, member=member)], heard=True)
+    side.resources(IDENTITY, BUNDLES, [replace(other_key, member=member)], heard=True, now=NOW)
     assert not admits(side, edge)
 
 
@@ -163,7 +165,7 @@ def test_a_node_that_is_no_member_reaches_nobody_and_admits_nobody(
     side: StaticSide, edge: Node, world: World
 ) -> None:
     peers = [judged(edge, admitted=True)]
-    side.resources(IDENTITY, BUNDLES, peers, heard=True)
+    side.resources(IDENTITY, BUNDLES, peers, heard=True, now=NOW)
     found = context(side.withdrawn(), "troth/servers/web")
     assert found["verify_certificate_spki"] == [base64.b64encode(bytes(32)).decode()]
     assert side.judge() is None
@@ -175,3 +177,23 @@ def test_before_it_ever_was_a_member_there_is_no_secret(world: World) -> None:
     fresh = StaticSide(parse_config(CONFIG, AgentConfig, source="t"), trust=world.bundles)
     assert not fresh.withdrawn().secrets
     assert fresh.judge() is None
+
+
+def test_a_withdrawal_is_in_force_when_what_was_open_has_ended(
+    side: StaticSide, edge: Node, world: World
+) -> None:
+    other = world.join("other")
+    bound = timedelta(seconds=MAX_UNGATED_SECONDS)
+    both = [judged(edge, admitted=True), judged(other, admitted=True)]
+
+    def left(peers: list[JudgedPeer], later: timedelta) -> float:
+        side.resources(IDENTITY, BUNDLES, peers, heard=True, now=NOW + later)
+        return side.unsettled_seconds(NOW + later)
+
+    assert side.unsettled_seconds(NOW) == 0
+    assert left(both, timedelta(0)) == bound.total_seconds(), "what was open before is not known"
+    assert left(both, bound) == 0
+    assert left(both[:1], 2 * bound) == bound.total_seconds()
+    assert left(both[:1], 2.5 * bound) == bound.total_seconds() / 2
+    assert left(both, 4 * bound) == 0, "one that is admitted disturbs nobody"
+    assert left([both[0], judged(other, admitted=False)], 5 * bound) == bound.total_seconds()
