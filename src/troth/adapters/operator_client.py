@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,24 @@ class OperatorClient:
     async def put(self, path: str, message: object) -> Any:  # noqa: ANN401 - a JSON tree
         """Put `message` as JSON in the place of what is at `path`, and return the outcome."""
         return await self._call("PUT", path, {}, msgspec.json.encode(message))
+
+    async def lines(self, path: str, **query: str | int) -> AsyncIterator[bytes]:
+        """Yield the lines of a stream, such as the feed, until the server ends it.
+
+        Raises:
+            UnavailableError: there is no server behind the socket, or it went away.
+            TrothError: what the server answered instead.
+        """
+        with translated():
+            # A quiet stream is none that broke: a Unix socket tells when its other end is gone.
+            async with self._client.stream(
+                "GET", path, params=dict(query), timeout=httpx.Timeout(_SECONDS, read=None)
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise error_of(response)
+                async for line in response.aiter_lines():
+                    yield line.encode()
 
     async def _call(
         self, method: str, path: str, query: Mapping[str, str | int], content: bytes | None = None

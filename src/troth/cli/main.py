@@ -31,6 +31,10 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "entry": ("troth.cli.entry:entry", "Register nodes and workloads"),
     "device": ("troth.cli.device:device", "Keep the inventory of machines that may be here"),
     "node": ("troth.cli.node:node", "Look at nodes, expel them, let them attest again"),
+    "ltee": (
+        "troth.cli.ltee:ltee",
+        "Look at Logical TEEs, follow them, verify their results",
+    ),
     "bundle": ("troth.cli.bundle:bundle", "Look at trust bundles, federate, roll authorities over"),
     "apply": (
         "troth.cli.apply:apply",
