@@ -65,6 +65,22 @@ def demo(
     return status
 
 
+@demo.command()
+@click.option("--envoy", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Envoy binary; by default the installed one.")  # fmt: skip
+@click.option("--keep", is_flag=True, help="Keep the processes' files and logs, and say where.")
+def replicas(envoy: Path | None, keep: bool) -> int:  # noqa: FBT001 - click passes flags so
+    """Expel one of two replicas that share a SPIFFE ID.
+
+    Both hold HTTP streams and raw TCP connections to a cloud node. When one of them is expelled,
+    exactly its connections end, and the other's carry on. Ends with status 1 if not.
+    """
+    with _Directory(keep=keep) as directory:
+        status = asyncio.run(_run_replicas(Path(directory), envoy))
+        if keep:
+            click.echo(f"files and logs are in {directory}")
+    return status
+
+
 @demo.command(hidden=True)
 @click.argument("name")
 def service(name: str) -> None:
@@ -125,6 +141,27 @@ async def _run(directory: Path, report_dir: Path, envoy: Path | None, *, gated: 
     except TrothError as exc:
         problem = str(exc)
     return _conclude(story, printer, report_dir, problem)
+
+
+async def _run_replicas(directory: Path, envoy: Path | None) -> int:
+    from troth.cli.demo.printing import Printer  # noqa: PLC0415 - start-up time
+    from troth.cli.demo.replicas import Replicas  # noqa: PLC0415
+
+    printer = Printer()
+    task = asyncio.ensure_future(Replicas(directory, printer.progress, envoy).tell())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        passed = await task
+    except asyncio.CancelledError:
+        printer.interrupted()
+        return 130
+    except TrothError as exc:
+        printer.progress(f"it broke off: {exc}")
+        return 1
+    printer.progress("everything happened" if passed else "something did not happen")
+    return 0 if passed else 1
 
 
 def _conclude(story: Story, printer: Printer, report_dir: Path, problem: str) -> int:

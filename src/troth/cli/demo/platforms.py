@@ -19,13 +19,14 @@ from troth.evidence.simulator.platform import SimulatedPlatform
 __all__ = ["CHANGED", "CLOUD", "EDGE", "EDGE_CORIM", "Platforms"]
 
 CLOUD, EDGE, CHANGED = "cloud", "edge", "changed"
+REPLICAS = ("edge-1", "edge-2")
 CLOUD_CORIM, EDGE_CORIM, KEYS_CORIM = "cloud-reference", "edge-reference", "edge-keys"
 _CHANGED_DIGEST = bytes.fromhex("bad0" * 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Platforms:
-    """The three platforms by the name of their node."""
+    """The platforms by the name of their node: one in the cloud, the others of one edge model."""
 
     by_name: dict[str, SimulatedPlatform]
 
@@ -42,6 +43,22 @@ class Platforms:
             }
         )
 
+    @classmethod
+    def replicas(cls, random: Callable[[int], bytes]) -> Platforms:
+        """Make a cloud node and two edge nodes that differ in nothing but their keys."""
+        edge = PsaOptions(model="edge-gw")
+        return cls(
+            {
+                CLOUD: SimulatedPlatform.create(CcaOptions(model="cloud"), random=random),
+                **{name: SimulatedPlatform.create(edge, random=random) for name in REPLICAS},
+            }
+        )
+
+    @property
+    def edges(self) -> list[SimulatedPlatform]:
+        """The platforms at the edge; the first one runs what its maker meant."""
+        return [platform for name, platform in self.by_name.items() if name != CLOUD]
+
     def write_devices(self, directory: Path) -> dict[str, Path]:
         """Write one device file per platform; they hold private keys, so mode 0600."""
         files = {}
@@ -55,8 +72,8 @@ class Platforms:
     def write_corims(self, directory: Path) -> list[Path]:
         """Write what the makers publish: reference values, and the attestation keys."""
         cloud = self.by_name[CLOUD].reference()
-        edge = self.by_name[EDGE].reference()
-        others = [self.by_name[name].reference() for name in (EDGE, CHANGED)]
+        others = [platform.reference() for platform in self.edges]
+        edge = others[0]
         corims = [
             *cca_corims(
                 corim_id=CLOUD_CORIM,

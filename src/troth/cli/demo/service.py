@@ -19,7 +19,7 @@ _TICK_SECONDS = 0.01
 async def run_service(name: str) -> None:
     """Serve until standard input closes; print one JSON line with the ports when ready."""
     http = await asyncio.start_server(lambda r, w: _http(name, r, w), "127.0.0.1", 0)
-    tcp = await asyncio.start_server(_tcp, "127.0.0.1", 0)
+    tcp = await asyncio.start_server(lambda r, w: _tcp(name, r, w), "127.0.0.1", 0)
     ports = {
         "http": http.sockets[0].getsockname()[1],
         "tcp": tcp.sockets[0].getsockname()[1],
@@ -35,7 +35,7 @@ async def _http(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamW
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             path = head.split(" ", 2)[1]
             if path == "/stream":
-                await _stream(writer)
+                await _stream(name, writer)
                 break
             body = f"hello from {name}\n".encode()
             writer.write(
@@ -46,27 +46,27 @@ async def _http(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamW
     writer.close()
 
 
-async def _stream(writer: asyncio.StreamWriter) -> None:
+async def _stream(name: str, writer: asyncio.StreamWriter) -> None:
     """An endless chunked response, one small line per tick."""
     writer.write(
         b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
     )
     count = 0
     while True:
-        line = f"tick {count}\n".encode()
+        line = f"{name} {count}\n".encode()
         writer.write(b"%x\r\n%b\r\n" % (len(line), line))
         await writer.drain()
         count += 1
         await asyncio.sleep(_TICK_SECONDS)
 
 
-async def _tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _tcp(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer the first octets, then tick for ever."""
     with contextlib.suppress(ConnectionError):
         if await reader.read(64):
             count = 0
             while True:
-                writer.write(f"tick {count}\n".encode())
+                writer.write(f"{name} {count}\n".encode())
                 await writer.drain()
                 count += 1
                 await asyncio.sleep(_TICK_SECONDS)

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from troth.cli.demo.platforms import CHANGED, CLOUD, EDGE, Platforms
+from troth.cli.demo.platforms import CHANGED, CLOUD, EDGE, REPLICAS, Platforms
 from troth.cli.demo.ports import PortReservation
 
 __all__ = ["PASSPORT_SECONDS", "TRUST_DOMAIN", "VERIFIER", "NodeSetting", "Setting"]
@@ -18,7 +18,6 @@ VERIFIER = "demo-verifier"
 # How old a result the cloud node takes at the ticker before it asks for fresh Evidence.
 PASSPORT_SECONDS = 8
 ROLES = {CLOUD: "cloud node", EDGE: "edge node", CHANGED: "edge node"}
-PEER_OF = {CLOUD: EDGE, EDGE: CLOUD, CHANGED: CLOUD}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +36,25 @@ class NodeSetting:
 class Setting:
     """A directory with everything the demo's processes are told."""
 
-    def __init__(self, directory: Path, ports: PortReservation, *, gated: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ports: PortReservation,
+        *,
+        gated: bool,
+        platforms: Platforms | None = None,
+    ) -> None:
         self.directory = directory
         self.gated = gated
-        self.platforms = Platforms.create(os.urandom)
+        # The mixed pair needs rules of its own, which the replicas do without.
+        self._mixed = gated and platforms is None
+        self.platforms = platforms or Platforms.create(os.urandom)
         self.devices = self.platforms.write_devices(directory)
         self.corims = self.platforms.write_corims(directory)
         self._ports = ports
         self._inbound = {
             (name, kind): ports.take()
-            for name in (CLOUD, EDGE, CHANGED)
+            for name in self.platforms.by_name
             for kind in ("http", "tcp")
         }
 
@@ -81,11 +89,11 @@ corims = [{", ".join(_text(str(corim)) for corim in self.corims)}]
         self, name: str, *, server: dict[str, object], service: dict[str, object]
     ) -> NodeSetting:
         """Write one agent's configuration; `server` and `service` are their ready lines."""
-        peer = PEER_OF[name]
+        peer = EDGE if name == CLOUD else CLOUD
         http_port, tcp_port = self._ports.take(), self._ports.take()
         setting = NodeSetting(
             name=name,
-            role=ROLES[name],
+            role=ROLES[CLOUD if name == CLOUD else EDGE],
             config=self.directory / f"{name}.toml",
             bootstrap=self.directory / f"{name}-envoy.json",
             access_log=self.directory / f"{name}-access.log",
@@ -147,7 +155,7 @@ name = {_text(VERIFIER)}
 
     def _rules(self, name: str) -> str:
         rules = [_rule("clients", model="passport"), _rule("servers", model="passport")]
-        if self.gated:
+        if self._mixed:
             # The mixed pair: at the edge node's ticker, its caller's SVID is enough for the edge
             # node, while the cloud node wants a result, and fresh Evidence where that is too old.
             if name == EDGE:
@@ -181,7 +189,8 @@ allow_insecure = true
 
 
 def _spiffe_id(name: str) -> str:
-    return f"spiffe://{TRUST_DOMAIN}/node/{name}"
+    role = EDGE if name in REPLICAS else name
+    return f"spiffe://{TRUST_DOMAIN}/node/{role}"
 
 
 def _text(value: str) -> str:

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expel one of two replicas that share a SPIFFE ID: its connections end, the other's do not.
+
+Both call the cloud node, whose Envoy cannot tell them apart by name: only by node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from troth.adapters.envoy_process import EnvoyProcess, find_envoy
+from troth.adapters.operator_client import OperatorClient
+from troth.cli.demo.platforms import CLOUD, REPLICAS, Platforms
+from troth.cli.demo.ports import PortReservation
+from troth.cli.demo.processes import Children
+from troth.cli.demo.setting import NodeSetting, Setting
+from troth.errors import UnavailableError
+
+__all__ = ["Held", "Replicas"]
+
+_START_SECONDS, _ROUTE_SECONDS = 30.0, 15.0
+_FLOW_SECONDS, _AGAIN_SECONDS = 5.0, 0.1
+_KINDS = ("HTTP stream", "raw TCP")
+_EACH = 3
+# What the other replica's connections have to outlive; five times the bound for the expelled one.
+_WATCH_SECONDS = 5.0
+_REQUEST = b"GET /stream HTTP/1.1\r\nhost: demo\r\n\r\n"
+
+
+@dataclass
+class Held:
+    """One open connection of a replica, on which the cloud node keeps sending.
+
+    Attributes:
+        kind: "raw TCP" or "HTTP stream".
+        replica: whose it is.
+        heard_at: monotonic seconds of the last octets; 0 before the first.
+        ended_at: when it ended, or None while it is open.
+        flowing: set once it carries data.
+        task: reads from it.
+    """
+
+    kind: str
+    replica: str
+    heard_at: float = 0.0
+    ended_at: float | None = None
+    flowing: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    async def follow(self, node: NodeSetting) -> None:
+        """Open it through the replica's own Envoy and read until it ends."""
+        tcp = self.kind == "raw TCP"
+        writer = None
+        try:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", node.tcp_port if tcp else node.http_port
+            )
+            writer.write(b"go\n" if tcp else _REQUEST)
+            while data := await reader.read(4096):
+                if CLOUD.encode() in data:
+                    self.heard_at = time.monotonic()
+                    self.flowing.set()
+        except OSError:
+            pass  # an end like any other
+        finally:
+            self.ended_at = time.monotonic()
+            if writer is not None:
+                writer.close()
+
+
+@dataclass
+class Replicas:
+    """One run: `tell` does it, and returns whether what should happen did."""
+
+    directory: Path
+    say: Callable[[str], None]
+    envoy: Path | None = None
+
+    async def tell(self) -> bool:
+        """Run all steps.
+
+        Raises:
+            TrothError: a step could not be taken.
+        """
+        async with AsyncExitStack() as stack:
+            ports = PortReservation()
+            stack.callback(ports.close)
+            children = Children(self.directory)
+            stack.push_async_callback(children.stop)
+            platforms = Platforms.replicas(os.urandom)
+            setting = Setting(self.directory, ports, gated=True, platforms=platforms)
+            self.say("starting the server, three nodes and their stock Envoys")
+            server, nodes, ids = await self._start(stack, children, setting)
+            operators = await stack.enter_async_context(
+                OperatorClient(Path(str(server["admin_socket"])))
+            )
+            held: list[Held] = []
+            stack.push_async_callback(_let_go, held)
+            await self._open(held, nodes)
+            return await self._expel(held, ids, operators, nodes)
+
+    async def _start(
+        self, stack: AsyncExitStack, children: Children, setting: Setting
+    ) -> tuple[dict[str, object], dict[str, NodeSetting], dict[str, str]]:
+        names = (CLOUD, *REPLICAS)
+        child = await children.start(
+            "server", "server", "-c", str(setting.write_server()), "--stop-with-stdin"
+        )
+        running = {
+            name: await children.start(f"{name}-service", "demo", "service", name) for name in names
+        }
+        server = await child.ready(_START_SECONDS)
+        nodes = {
+            name: setting.write_node(
+                name, server=server, service=await running[name].ready(_START_SECONDS)
+            )
+            for name in names
+        }
+        agents = {
+            name: await children.start(
+                f"{name}-agent", "agent", "-c", str(node.config), "--stop-with-stdin"
+            )
+            for name, node in nodes.items()
+        }
+        ids = {}
+        for name, agent in agents.items():
+            ready = await agent.ready(_START_SECONDS)
+            ids[name] = str(ready["node_id"])
+            self.say(f"{name} joined as {ready['spiffe_id']}, node {ready['node_id']}")
+        binary = find_envoy(self.envoy)
+        for node in nodes.values():
+            proxy = EnvoyProcess(
+                binary=binary, bootstrap=json.loads(node.bootstrap.read_text()), concurrency=1
+            )
+            await proxy.start()
+            stack.push_async_callback(proxy.stop)
+            await proxy.wait_ready(timeout_seconds=_START_SECONDS)
+        return server, nodes, ids
+
+    async def _open(self, held: list[Held], nodes: dict[str, NodeSetting]) -> None:
+        for name in REPLICAS:
+            for kind in _KINDS:
+                for _ in range(_EACH):
+                    await self._hold(held, kind, name, nodes)
+            self.say(f"{name} holds {_EACH} HTTP streams and {_EACH} raw TCP connections")
+
+    async def _hold(
+        self, held: list[Held], kind: str, name: str, nodes: dict[str, NodeSetting]
+    ) -> None:
+        """Open one that carries data; the nodes may have to learn of each other first."""
+        until = time.monotonic() + _ROUTE_SECONDS
+        while time.monotonic() < until:
+            each = _opened(kind, name, nodes)
+            held.append(each)
+            if await _flows(each):
+                return
+        raise UnavailableError(f"no {kind} connection of {name} carries data")
+
+    async def _expel(
+        self,
+        held: list[Held],
+        ids: dict[str, str],
+        operators: OperatorClient,
+        nodes: dict[str, NodeSetting],
+    ) -> bool:
+        gone, stays = REPLICAS
+        live = [each for each in held if each.ended_at is None]
+        theirs = {name: [each for each in live if each.replica == name] for name in REPLICAS}
+        self.say(f"{gone} is expelled; {stays} has the same SPIFFE ID and stays")
+        begin = time.monotonic()
+        await operators.post(f"/v1/nodes/{ids[gone]}/expel", {"why": "the demo expels it"})
+        await asyncio.sleep(_WATCH_SECONDS)
+        times = [(each.ended_at - begin) * 1000 for each in theirs[gone] if each.ended_at]
+        kept = [each for each in theirs[stays] if each.ended_at is None]
+        quiet = [each for each in kept if each.heard_at < begin + _WATCH_SECONDS - 1]
+        self.say(
+            f"{gone}: {len(times)} of {len(theirs[gone])} connections ended"
+            + (f", the last after {max(times):.0f} ms" if times else "")
+        )
+        self.say(f"{stays}: {len(kept)} of {len(theirs[stays])} stay, {len(quiet)} of them quiet")
+        back, more = (_opened("raw TCP", name, nodes) for name in REPLICAS)
+        held += [back, more]
+        returned, served = await _flows(back), await _flows(more)
+        self.say(f"a new connection of {gone} {_outcome(returned)}; of {stays}, {_outcome(served)}")
+        return (
+            len(times) == len(theirs[gone])
+            and len(kept) == len(theirs[stays])
+            and not quiet
+            and served
+            and not returned
+        )
+
+
+def _opened(kind: str, name: str, nodes: dict[str, NodeSetting]) -> Held:
+    each = Held(kind, name)
+    each.task = asyncio.create_task(each.follow(nodes[name]))
+    return each
+
+
+async def _flows(each: Held) -> bool:
+    """Say whether it comes to carry data before it ends."""
+    flowing = asyncio.create_task(each.flowing.wait())
+    await asyncio.wait(
+        [task for task in (flowing, each.task) if task is not None],
+        timeout=_FLOW_SECONDS,
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    flowing.cancel()
+    if not each.flowing.is_set():
+        await asyncio.sleep(_AGAIN_SECONDS)
+    return each.flowing.is_set()
+
+
+def _outcome(served: bool) -> str:  # noqa: FBT001 - a word for it
+    return "is served" if served else "is refused"
+
+
+async def _let_go(held: list[Held]) -> None:
+    tasks = [each.task for each in held if each.task is not None]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
