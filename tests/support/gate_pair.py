@@ -17,7 +17,7 @@ from troth.control_plane.gate.connection import GateSide, OwnSide
 from troth.control_plane.gate.frames import GateRole
 from troth.control_plane.gate.service import GateService
 from troth.tls.core.exchange import Timeouts
-from troth.tls.judge import Judge
+from troth.tls.judge import BackgroundCheck, Judge
 from troth.tls.policy import AttestationPolicy
 
 HEAD = struct.Struct("!IBBHQ")
@@ -148,6 +148,7 @@ class Pair:
         policy: AttestationPolicy | None,
         *,
         timeouts: Timeouts | None = None,
+        check: BackgroundCheck | None = None,
         **credentials: Any,
     ) -> Agent:
         own = OwnSide(
@@ -155,7 +156,7 @@ class Pair:
         )
         side = None
         if policy is not None:
-            judge = Judge(policy, self.world.bundles, verifier=self.world.check)
+            judge = Judge(policy, self.world.bundles, verifier=check or self.world.check)
             side = GateSide(judge=judge, svid_end=lambda _, now: now + self.world.lifetime)
         path = self.directory / f"{name}.gate"
         agent = Agent(node, None, Gate(path), own)  # type: ignore[arg-type]

@@ -313,6 +313,7 @@ class Judge:
             node_id=shown.node_id if shown else "",
             binding=case.binding,
             proof_key=case.proof_key,
+            proof_key_digest=case.proving.key_digest if case.proving else b"",
             result=ear,
             model=result.model if result else None,
             verifier=result.verifier if result else "",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from troth.formats.ear.result import Ear
@@ -48,6 +48,7 @@ class AttestedPeer:
             result that this side believes.
         proof_key: "separate" for a key that the authority vouches for as held in hardware, and
             that is not the TLS key; "tls" for any other; "" where no proof was made.
+        proof_key_digest: SHA-256 of the SubjectPublicKeyInfo of the key that proved, or b"".
         result: the Attestation Result, or None.
         model: how it came: "passport" or "background_check", or None.
         verifier: this side's name for the Verifier that gave it, or "".
@@ -60,6 +61,7 @@ class AttestedPeer:
     node_id: str = ""
     binding: BindingKind
     proof_key: str = ""
+    proof_key_digest: bytes = field(default=b"", repr=False)
     result: Ear | None = None
     model: ResultModel | None = None
     verifier: str = ""

@@ -8,7 +8,6 @@ earlier agent admitted comes back as RESUME: it is kept only if this agent would
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import socket
 import struct
@@ -350,12 +349,11 @@ class _Link:
         identity, peer = connection.peer_identity, connection.peer
         if identity is None or peer is None:
             return
-        key = connection.proving_key
         self.live[number] = LiveConnection(
             number=number,
             role=connection.opening.role,
             peer_digest=identity.digest,
-            key_digest=hashlib.sha256(key).digest() if key else b"",
+            key_digest=peer.proof_key_digest,
             spiffe_id=str(peer.spiffe_id),
             service=connection.opening.label,
             peer=peer,

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +14,18 @@ from typing import Any
 import pytest
 
 from support.attested_world import Node, World
-from support.gate_pair import ADMIT, CLOSE, CLOSED, REFUSE, UPDATE, Agent, Pair, attributes, pair
+from support.gate_pair import (
+    ADMIT,
+    CLOSE,
+    CLOSED,
+    REFUSE,
+    UPDATE,
+    Agent,
+    Outcome,
+    Pair,
+    attributes,
+    pair,
+)
 from support.waiting import until
 from troth.control_plane.gate.frames import GateRole
 from troth.evidence.simulator import CcaOptions
@@ -181,6 +194,100 @@ async def test_a_silent_peer_is_given_up_with_a_reason(
     assert outcome.client[0] == REFUSE
 
 
+def reason(final: tuple[int, dict[int, list[bytes]]] | None) -> bytes:
+    assert final is not None
+    assert final[0] == REFUSE
+    return final[1][14][0]
+
+
+async def test_a_verifier_that_does_not_answer_is_named_to_the_operator_alone(
+    world: World, cloud: Node, edge: Node, wire: Pair
+) -> None:
+    class Silent:
+        name = "here"
+
+        async def appraise(self, *_: Any, **__: Any) -> Any:
+            await asyncio.sleep(60)
+
+    quick = Timeouts(peer=5, prove=5, appraise=0.1)
+    one = await wire.agent(
+        "c", cloud, world.policy(model="background_check"), check=Silent(), timeouts=quick
+    )
+    other = await wire.agent("s", edge, world.policy())
+    outcome = await wire.exchange(one, other)
+    assert b"the Verifier did not answer in time" in reason(outcome.client)
+    assert b"Verifier" not in reason(outcome.server)
+
+
+async def test_an_attester_that_hangs_is_named_to_its_own_operator_alone(
+    world: World, cloud: Node, edge: Node, wire: Pair
+) -> None:
+    class Hanging:
+        scheme, media_type = edge.platform.scheme, edge.platform.media_type
+        challenge_size = edge.platform.challenge_size
+
+        def attest(self, challenge: bytes) -> bytes:
+            released.wait(5)
+            return edge.platform.attest(challenge)
+
+    released = threading.Event()
+    one = await wire.agent("c", cloud, world.policy(model="background_check"))
+    quick = Timeouts(peer=5, prove=0.1, appraise=5)
+    other = await wire.agent("s", edge, world.policy(), timeouts=quick, attester=Hanging())
+    try:
+        outcome = await wire.exchange(one, other)
+    finally:
+        released.set()
+    assert b"Attester took too long" in reason(outcome.server)
+    assert b"Attester" not in reason(outcome.client)
+
+
+def proving(outcome: Outcome) -> set[str]:
+    # A proof is as long as its certificate; a request or a decision is far shorter.
+    return {side for side, message in outcome.messages if len(message) > 600}
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_whom_no_proof_could_help_is_refused_by_name_before_anything_is_proved(
+    world: World, cloud: Node, edge: Node, wire: Pair, role: str
+) -> None:
+    strict = world.policy(peers=["spiffe://mesh.example/somebody-else"])
+    one = await wire.agent("c", cloud, strict if role == "client" else world.policy())
+    other = await wire.agent("s", edge, strict if role == "server" else world.policy())
+    outcome = await wire.exchange(one, other)
+    refusing = outcome.client if role == "client" else outcome.server
+    assert b"SPIFFE ID" in reason(refusing)
+    assert (refusing is outcome.client) == (role == "client")
+    assert role not in proving(outcome)
+    third = await wire.agent("t", edge, world.policy())
+    fourth = await wire.agent("f", cloud, world.policy())
+    assert proving(await wire.exchange(fourth, third)) == {"client", "server"}
+
+
+@pytest.mark.parametrize("spiffe_id", ["", "https://mesh.example/edge"])
+async def test_a_peer_without_a_spiffe_id_is_refused(
+    world: World, cloud: Node, edge: Node, wire: Pair, spiffe_id: str
+) -> None:
+    one = await wire.agent("c", cloud, world.policy())
+    other = await wire.agent("s", edge, world.policy())
+    outcome = await wire.exchange(one, other, client_sees=(other.digest, spiffe_id))
+    assert reason(outcome.client)
+
+
+async def test_what_arrives_after_the_admission_is_answered_by_nothing(
+    world: World, cloud: Node, edge: Node, wire: Pair
+) -> None:
+    one = await wire.agent("c", cloud, world.policy())
+    other = await wire.agent("s", edge, world.policy())
+    outcome = await wire.exchange(one, other, number=31)
+    assert outcome.admitted
+    for _, message in outcome.messages:
+        one.gate.data(31, message)
+    one.gate.open(32, GateRole.CLIENT, other.spiffe_id)
+    kind, number, _ = await one.gate.heard.get()
+    assert number == 32, (kind, "the admitted connection said something")
+
+
 async def test_an_expelled_peer_is_closed_and_the_end_acknowledged(
     world: World, cloud: Node, edge: Node, wire: Pair
 ) -> None:
@@ -190,6 +297,7 @@ async def test_an_expelled_peer_is_closed_and_the_end_acknowledged(
     await until(lambda: len(one.service.live()) == 1)
     live = one.service.live()[0]
     assert (live.role, live.spiffe_id) == (GateRole.CLIENT, other.spiffe_id)
+    assert live.key_digest == hashlib.sha256(edge.svid.spki).digest()
     closing = asyncio.create_task(one.service.close_where(lambda _: True, "expelled"))
     kind, number, body = await one.gate.heard.get()
     assert (kind, number) == (CLOSE, 77)
