@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -194,6 +195,63 @@ def import_devices(
         done.append({"id": message.id, "outcome": "approved" if approve else "entered"})
     names = {"id": "id", "outcome": "outcome"}
     show(done, lambda: columns(done, names, none="no devices"), output)
+
+
+@device.command("voucher")
+@click.argument("files", metavar="FILE…", nargs=-1, required=True)
+@click.option("--maker", "makers", multiple=True, required=True, metavar="FILE", help="Public key of a maker that is believed. May be repeated.")  # fmt: skip
+@click.option("--owner-key", "owners", multiple=True, required=True, metavar="FILE", help="Our own public key, which vouchers are extended to. May be repeated.")  # fmt: skip
+@click.option("--approve", is_flag=True, help="Approve them too.")
+@format_option()
+@server_option()
+def voucher(
+    *,
+    files: Sequence[str],
+    makers: Sequence[str],
+    owners: Sequence[str],
+    approve: bool,
+    output: str | None,
+    admin_socket: str | None,
+) -> None:
+    """Enter the devices of FIDO ownership vouchers (FDO 1.1), in PEM or CBOR.
+
+    Each voucher has to lead from a maker that is believed, by the signature of each owner, to our
+    own key. All are verified before the first device is entered. A device then presents itself by
+    the certificate that its voucher names; onboarding.claim_roots has to lead to it.
+    """
+    from troth.mesh.ownership_voucher import decode_voucher, verify_voucher  # noqa: PLC0415
+
+    believed = [each for name in makers for each in _public_keys(name)]
+    ours = [each for name in owners for each in _public_keys(name)]
+    proved = [
+        verify_voucher(decode_voucher(_voucher_bytes(name)), makers=believed, owners=ours)
+        for name in files
+    ]
+    operator = Operator(admin_socket)
+    done = []
+    for each in proved:
+        device_id = f"fdo-{each.guid.hex()}"
+        identity = str(key_identity(IdentityKind.CERTIFICATE, each.device_key))
+        message = {"id": device_id, "identities": [identity], "hint": each.device_info[:256]}
+        made = operator.post("/v1/devices", message)
+        done.append(operator.post(_path(device_id, "approve")) if approve else made)
+    show(done, lambda: columns(done, _COLUMNS, none=""), output)
+
+
+def _public_keys(name: str) -> list[bytes]:
+    from troth.formats.keys import load_keys, spki  # noqa: PLC0415 - start-up time
+
+    return [spki(each) for each in load_keys(read_input(name), source=name)]
+
+
+def _voucher_bytes(name: str) -> bytes:
+    data = read_input(name)
+    if not data.startswith(b"-----BEGIN OWNERSHIP VOUCHER-----"):
+        return data
+    try:
+        return base64.b64decode(b"".join(data.split(b"-----")[2].split()), validate=True)
+    except (ValueError, IndexError) as exc:
+        raise DecodeError("not base64 between PEM lines", format=name) from exc
 
 
 def _path(device_id: str, verb: str = "") -> str:

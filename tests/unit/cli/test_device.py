@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -14,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from support.cli import Ran, run_cli
 from support.server_world import World, new_key, world
+from support.vectors import vectors
 from troth.formats.keys import spki
+from troth.mesh.ownership_voucher import decode_voucher
 
 
 class Setting:
@@ -91,3 +94,22 @@ async def test_a_delivery_list_is_imported_whole_or_not_at_all(served: Setting) 
     assert [each["outcome"] for each in done] == ["approved", "approved"]
     done = await served.made("import", path)
     assert [each["outcome"] for each in done] == ["kept", "kept"]
+
+
+async def test_devices_come_by_ownership_vouchers_that_lead_to_us(served: Setting) -> None:
+    source = vectors("fdo") / "ov_extended.pem"
+    text = source.read_text().splitlines()
+    found = decode_voucher(base64.b64decode("".join(text[1:-1])))
+    folder = served.here.directory
+    for name, key in (("maker", found.maker), ("ours", found.entries[-1].owner)):
+        (folder / name).write_bytes(spki(key))
+    options = ("--maker", folder / "maker", "--owner-key", folder / "ours")
+    wrong = await served.run("voucher", source, "--maker", folder / "ours", *options[2:])
+    assert wrong.status == 2
+    assert "not believed" in wrong.err
+    assert await served.made("list") == []
+    (made,) = await served.made("voucher", source, *options, "--approve")
+    assert made["id"] == f"fdo-{found.guid.hex()}"
+    assert made["state"] == "approved"
+    assert made["identities"][0].startswith("certificate:")
+    assert (await served.run("voucher", source, *options)).status == 2  # it is there already
