@@ -18,9 +18,10 @@ from troth.cli.resource_kinds import LogicalTees
 from troth.errors import ConfigurationError
 from troth.mesh.entry_message import EntryMessage
 from troth.mesh.logical_tee import LogicalTee
-from troth.mesh.resources import read_resource
+from troth.mesh.resources import read_resource, render_schema
 
 EK = "ek:" + "ab" * 32
+SELECTOR = "instance:01" + "ab" * 32
 DEVICE = f"""\
 kind: Device
 id: press-7
@@ -136,7 +137,31 @@ async def test_a_wrong_document_is_named_and_nothing_is_done(setting: Setting) -
     assert await setting.here.ask("GET", "/v1/devices") == []
 
 
+async def test_the_server_serves_the_schema_of_what_is_applied(setting: Setting) -> None:
+    schema = await setting.here.ask("GET", "/v1/resources/schema")
+    assert schema == json.loads(render_schema())
+    described = await setting.here.ask("GET", "/openapi.json")
+    assert "/v1/resources/schema" in described["paths"]
+
+
 # Logical TEEs
+
+
+async def test_a_logical_tee_and_the_entry_that_it_names_come_in_one_file(
+    setting: Setting,
+) -> None:
+    entry = (
+        f"kind: Entry\nid: edge\nspiffe_id: spiffe://{DOMAIN}/ltee-edge\nselectors: [{SELECTOR}]\n"
+    )
+    # JSON is YAML, and times and numbers are texts in it.
+    document = {"kind": "LogicalTEE", **msgspec.to_builtins(tee())}
+    text = f"{json.dumps(document)}\n---\n{entry}"
+    assert await setting.applied(text, "--dry-run") == ["create edge", "create claims"]
+    assert await setting.here.ask("GET", "/v1/ltees") == []
+    assert await setting.applied(text) == ["create edge", "create claims"]
+    assert await setting.applied(text) == ["keep edge", "keep claims"]
+    (shown,) = await setting.here.ask("GET", "/v1/ltees")
+    assert msgspec.convert(shown, LogicalTee) == tee()
 
 
 class FakeOperator:

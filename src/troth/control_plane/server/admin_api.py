@@ -29,6 +29,7 @@ from troth.control_plane.server.operators import WithdrawalOutcome
 from troth.control_plane.server.policy_routes import policy_routes
 from troth.control_plane.server.problem import problem
 from troth.control_plane.server.requests import query_number
+from troth.control_plane.server.resource_route import resource_operations, resource_routes
 from troth.mesh.admission import Step
 from troth.mesh.node import Actor, Reason, Trigger
 from troth.mesh.node_record import NodeRecord, member_of
@@ -65,7 +66,8 @@ def create_admin_app(context: ServerContext) -> Starlette:
         metrics_route(context),
         Route("/v1/feed", feed),
         *context.standard.apis.operators_provisioning.routes(),
-        openapi_route("Troth server: operators", admin_operations()),
+        openapi_route("Troth server: operators", [*admin_operations(), *resource_operations()]),
+        *resource_routes(),
         *endorsement_routes(
             endorsements=context.endorsements,
             worker=context.registry_worker,
