@@ -32,8 +32,13 @@ __all__ = ["server"]
     show_default=True,
     help="Least important lines to log, to standard error.",
 )
+@click.option(
+    "--restored",
+    is_flag=True,
+    help="Say that the database was restored from a backup, and exit: no number is used twice.",
+)
 @click.option("--stop-with-stdin", is_flag=True, hidden=True)
-def server(config_path: Path, log_level: str, stop_with_stdin: bool) -> None:  # noqa: FBT001 - click passes flags so
+def server(config_path: Path, log_level: str, restored: bool, stop_with_stdin: bool) -> None:  # noqa: FBT001 - click passes flags so
     """Run the server: registry, Verifier, SVID issuing, feed.
 
     Agents reach it by HTTPS at `listen`, operators by a Unix socket in `data_dir`. Keys are made at
@@ -48,7 +53,24 @@ def server(config_path: Path, log_level: str, stop_with_stdin: bool) -> None:  #
 
     config = load_server_config(config_path)
     configure_logs(log_level)
+    if restored:
+        _mark_restored(config)
+        return
     run_until_stopped(_serve(config), with_stdin=stop_with_stdin)
+
+
+def _mark_restored(config: ServerConfig) -> None:
+    from troth.adapters.registry.sql_registry import SqlRegistry  # noqa: PLC0415
+    from troth.clock import SystemClock  # noqa: PLC0415
+    from troth.control_plane.server.serve import database_url  # noqa: PLC0415
+
+    registry = SqlRegistry(database_url(config))
+    try:
+        registry.mark_restored(actor="troth server --restored", at=SystemClock().now())
+        sequence = registry.snapshot().sequence
+    finally:
+        registry.close()
+    click.echo(f"The next event has number {sequence + 1}; every agent begins with a snapshot.")
 
 
 async def _serve(config: ServerConfig) -> None:
@@ -73,7 +95,9 @@ async def _serve(config: ServerConfig) -> None:
         await asyncio.to_thread(evaluator.warm_up)
         await serve(
             config,
-            registry=lambda: SqlRegistry(database_url(config)),
+            registry=lambda: SqlRegistry(
+                database_url(config), mark=config.directory / "registry.mark"
+            ),
             ready=click.echo,
             stop=asyncio.Event(),
             evaluator=evaluator,

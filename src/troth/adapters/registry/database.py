@@ -26,10 +26,14 @@ from troth.adapters.registry.schema import migrate
 from troth.adapters.registry.signal import SignalListener
 from troth.errors import ConfigurationError, ConflictError, UnavailableError
 
-__all__ = ["BUSY_TIMEOUT_SECONDS", "POSTGRES_DRIVER", "Database"]
+__all__ = ["BUSY_TIMEOUT_SECONDS", "POSTGRES_DRIVER", "SILENT_WRITER_SECONDS", "Database"]
 
 BUSY_TIMEOUT_SECONDS = 5.0
 """How long a writer waits for another process's lock before it gives up."""
+
+SILENT_WRITER_SECONDS = 2.0
+"""How long PostgreSQL waits for the next statement of a writer before it rolls it back; less than
+`BUSY_TIMEOUT_SECONDS`, so that those who wait for it go ahead."""
 
 POSTGRES_DRIVER = "postgresql+psycopg"
 """Scheme of the URLs of PostgreSQL databases."""
@@ -161,8 +165,11 @@ def _not_a_database(url: URL) -> ConfigurationError:
 
 
 def _lock_postgres(connection: Connection) -> None:
-    milliseconds = int(BUSY_TIMEOUT_SECONDS * 1000)
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
+    # A server that is cut off in the middle of a transaction must not keep all others from writing.
+    connection.exec_driver_sql(
+        f"SET LOCAL lock_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)};"
+        f"SET LOCAL idle_in_transaction_session_timeout = {int(SILENT_WRITER_SECONDS * 1000)}"
+    )
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
 
 

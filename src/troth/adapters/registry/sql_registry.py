@@ -7,6 +7,7 @@ belongs into one transaction.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,11 +16,19 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from troth.adapters.registry import appraisal_rows, endorsements, feed, registration, state_log
+from troth.adapters.registry import (
+    appraisal_rows,
+    endorsements,
+    feed,
+    registration,
+    restoring,
+    state_log,
+)
 from troth.adapters.registry.database import Database
 from troth.adapters.registry.device_rows import SqlDeviceRegistry
 from troth.adapters.registry.logical_tee_rows import SqlLogicalTeeRegistry
 from troth.adapters.registry.node_rows import node_from, read_node
+from troth.adapters.registry.restoring import HighWaterMark
 from troth.adapters.registry.schema import (
     boot_sessions,
     events,
@@ -32,6 +41,7 @@ from troth.adapters.registry.schema import (
 from troth.adapters.registry.transitions import apply_change, write_refusal
 from troth.adapters.registry.transitions import require_epoch as check_epoch
 from troth.adapters.registry.workload_rows import SqlWorkloadRegistry
+from troth.errors import UnavailableError
 from troth.mesh.admission import Step
 from troth.mesh.event import Event, Snapshot
 from troth.mesh.node import Actor, NodeState, Reason, Trigger
@@ -66,13 +76,46 @@ def sqlite_url(path: Path) -> str:
 class SqlRegistry(SqlWorkloadRegistry, SqlDeviceRegistry, SqlLogicalTeeRegistry, Registry):
     """Durable membership in a SQL database. Thread-safe; one writer at a time goes ahead."""
 
-    def __init__(self, url: str) -> None:
-        """Open the database; see `Database`."""
+    def __init__(self, url: str, *, mark: Path | None = None) -> None:
+        """Open the database; see `Database`.
+
+        Args:
+            url: of the database.
+            mark: file with the highest numbers seen; a database that is behind is not opened.
+
+        Raises:
+            ConfigurationError: also where the database has gone back.
+        """
         self._database = Database(url)
+        self._mark: HighWaterMark | None = None
+        if mark is not None:
+            try:
+                self._mark = HighWaterMark(mark)
+                self._mark.check(self._numbers())
+            except BaseException:
+                self._database.close()
+                raise
 
     def close(self) -> None:
         """Give up the database; nothing is lost."""
-        self._database.close()
+        try:
+            with contextlib.suppress(UnavailableError):
+                self._note_numbers()
+        finally:
+            self._database.close()
+
+    def mark_restored(self, *, actor: str, at: datetime) -> None:
+        """Say that the database comes from a backup: no number is given out a second time."""
+        with self._database.write() as connection:
+            restoring.mark_restored(connection, actor=actor, at=at)
+
+    def _numbers(self) -> dict[str, int]:
+        with self._database.read() as connection:
+            return restoring.read_numbers(connection)
+
+    def _note_numbers(self) -> None:
+        if self._mark is not None:
+            self._mark.note(self._numbers())
 
     # Joining
 
@@ -345,6 +388,7 @@ class SqlRegistry(SqlWorkloadRegistry, SqlDeviceRegistry, SqlLogicalTeeRegistry,
             )
             _keep_newest_refusals(connection, keep_refusals)
             _forget_issuances(connection, now - _FORGET_ISSUANCE_AFTER)
+        self._note_numbers()
 
     def log_rows(self, *, after: int, limit: int) -> tuple[LogRow, ...]:
         """Return rows of the state log, in order."""

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from support.members import NOW, join, new_node, svid_for
-from support.postgres import Store
+from support.postgres import PostgresServer, Store
 from troth.adapters.registry import database
 from troth.adapters.registry.sql_registry import SqlRegistry
 from troth.errors import AuthorizationError, ConflictError, TrothError, UnavailableError
@@ -121,6 +121,26 @@ def test_a_writer_that_waits_too_long_gives_up_and_changes_nothing(
     assert waiting.apply(join(new_node()), issue=svid_for).id == "n1"
     slow.close()
     waiting.close()
+
+
+def test_a_server_cut_off_while_it_writes_is_rolled_back_and_the_others_go_ahead(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SILENT_WRITER_SECONDS", 0.2)
+    url = postgres.url_of_prepared(lambda url: SqlRegistry(url).close())
+    cut_off, other = SqlRegistry(url), SqlRegistry(url)
+
+    def write_half() -> None:
+        with cut_off._database.write() as connection:
+            connection.exec_driver_sql("UPDATE counters SET value = 99 WHERE name = 'event'")
+            # No word for longer than PostgreSQL waits for one.
+            assert other.apply(join(new_node()), issue=svid_for).id == "n1"
+
+    with pytest.raises(UnavailableError):
+        write_half()
+    assert other.snapshot().sequence == cut_off.snapshot().sequence == 3
+    cut_off.close()
+    other.close()
 
 
 def corim() -> ProvisionedCorim:
