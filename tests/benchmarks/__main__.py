@@ -3,7 +3,7 @@
 
 make bench                          all
 make bench BENCH_ARGS="mesh"        one
-make bench BENCH_ARGS="--write"     all, into docs/reference/performance.md
+make bench BENCH_ARGS="--write"     all, into docs/reference/performance.md; or those named
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 from benchmarks.harness import Table, machine
 
 _PAGE = Path(__file__).parents[2] / "docs" / "reference" / "performance.md"
-_MARK = "<!-- measured -->"
 
 # name: module:function; imported when run, so that one that lacks its parts spoils no other.
 _BENCHMARKS = {
@@ -42,16 +41,24 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help=f"put the tables into {_PAGE.name}")
     arguments = parser.parse_args()
-    pages = [f"Measured on {machine()}.", ""]
-    print(pages[0], "", sep="\n", flush=True)
+    print(where := f"Measured on {machine()}.", "", sep="\n", flush=True)
     for name in arguments.names or _BENCHMARKS:
         print(f"({name} …)", file=sys.stderr, flush=True)
+        pages = [where, ""]
         for table in _tables(name):
             pages.append(table.markdown())
             print(pages[-1], flush=True)
-    if arguments.write:
-        kept, _, _ = _PAGE.read_text(encoding="utf-8").partition(_MARK)
-        _PAGE.write_text(f"{kept}{_MARK}\n\n" + "\n".join(pages), encoding="utf-8")
+        if arguments.write:
+            _keep(name, "\n".join(pages))
+
+
+def _keep(name: str, text: str) -> None:
+    """Put what one benchmark measured into the page, in the place of what it measured before."""
+    page, mark = _PAGE.read_text(encoding="utf-8"), f"<!-- measured: {name} -->\n"
+    head, _, rest = page.partition(mark)
+    following = rest.partition("<!-- measured: ")
+    tail = "".join(following[1:])
+    _PAGE.write_text(f"{head.rstrip()}\n\n{mark}\n{text.rstrip()}\n\n{tail}", encoding="utf-8")
 
 
 def _tables(name: str) -> Iterable[Table]:
