@@ -24,7 +24,7 @@ SMALL: Mapping[str, World] = {
 LARGE: Mapping[str, World] = {
     "nodes that join, and an operator": World(left=Budget(ticks=1, joins=2, operator=1)),
     "nodes that join, and a withdrawal": World(left=Budget(ticks=1, joins=2, withdrawals=1)),
-    "results that run out, and two renewals": joined(Budget(ticks=3, joins=2)),
+    "results that run out, and two renewals": joined(Budget(ticks=2, joins=2)),
     "an operator, a renewal and a silent feed": joined(Budget(ticks=1, joins=1, operator=1)),
     "two operators and a renewal": joined(Budget(ticks=1, joins=1, operator=2)),
     "a copied machine and an operator": joined(Budget(joins=2, copies=1, operator=1)),
