@@ -64,6 +64,8 @@ from troth.mesh.workload_messages import (
     SvidBatchRequest,
     SvidOutcome,
     SvidRequest,
+    WitReply,
+    WitRequest,
 )
 
 __all__ = ["Joined", "RefusedByServerError", "ServerClient"]
@@ -290,6 +292,22 @@ class ServerClient:
         """Have a JWT-SVID issued for a workload of this node; raises as `workload_entries`."""
         message = JwtSvidRequest(entry_id=entry_id, audience=tuple(audience))
         return (await self._post("/v1/agent/jwt-svids", message, JwtSvidReply)).token
+
+    async def issue_wit(
+        self, key: ec.EllipticCurvePrivateKey, entry_id: str = ""
+    ) -> tuple[str, str]:
+        """Have a WIT issued for a key; return it and the Attestation Result for the same key.
+
+        Args:
+            key: of the workload; or this node's own, the one of its SVID.
+            entry_id: the workload's entry; "" for this node itself.
+
+        Raises:
+            BindingError, AuthorizationError, UnavailableError: as `workload_entries`.
+        """
+        message = WitRequest(entry_id=entry_id, csr=_certificate_request(key))
+        reply = await self._post("/v1/agent/wits", message, WitReply)
+        return reply.token, reply.result
 
     async def bundles(self) -> Bundles:
         """Return all trust bundles as they are now; raises as `workload_entries`."""

@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
 from troth.errors import (
     ApiMisuseError,
     AuthorizationError,
@@ -45,6 +47,7 @@ __all__ = [
     "Wit",
     "WitAuthority",
     "bundle_keys",
+    "proof_algorithm",
     "read_wit",
     "verify_wit",
 ]
@@ -59,6 +62,7 @@ _FORMAT: Final = "Workload Identity Token"
 _WIMSE: Final = "wimse://"
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _ID_OCTETS: Final = 16
+_CURVE_ALGORITHMS: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 IssuerKeys = Callable[[TrustDomain], Sequence[VerificationKey]]
 """Gives the keys that may say who is who in a trust domain; none means that it is not trusted."""
@@ -152,6 +156,13 @@ class WitAuthority:
             "cnf": {"jwk": {**required_members(key), "alg": algorithm}},
         }
         return _wit(claims, sign_jwt(claims, self.signer, header={"typ": WIT_TYPE}))
+
+
+def proof_algorithm(key: PublicKey) -> str:
+    """Return the algorithm that WITs name for a key: the one that `LocalSigner` takes for it."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return _CURVE_ALGORITHMS[key.curve.name]
+    return "PS256" if isinstance(key, rsa.RSAPublicKey) else "EdDSA"
 
 
 def bundle_keys(bundles: TrustBundleSource) -> IssuerKeys:

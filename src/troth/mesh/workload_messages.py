@@ -24,6 +24,8 @@ __all__ = [
     "SvidBatchRequest",
     "SvidOutcome",
     "SvidRequest",
+    "WitReply",
+    "WitRequest",
 ]
 
 MAX_BATCH = 250
@@ -110,3 +112,22 @@ class JwtSvidReply(msgspec.Struct, frozen=True, kw_only=True):
     """The token."""
 
     token: str
+
+
+class WitRequest(_Message, frozen=True, kw_only=True):
+    """One Workload Identity Token wanted.
+
+    Attributes:
+        entry_id: for which entry; "" for the asking node itself.
+        csr: a certificate request (DER) with the key, whose signature shows that it is held.
+    """
+
+    entry_id: Annotated[str, Meta(max_length=64)]
+    csr: bytes
+
+
+class WitReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The token, and the Attestation Result (EAR as JWT) for the same key, which ends no earlier."""
+
+    token: str
+    result: str

@@ -16,6 +16,8 @@ from troth.mesh.workload_messages import (
     JwtSvidRequest,
     SvidBatchReply,
     SvidBatchRequest,
+    WitReply,
+    WitRequest,
 )
 
 __all__ = ["agent_routes"]
@@ -41,6 +43,12 @@ def agent_routes(context: ServerContext) -> list[Route]:
         svid = await workloads.issue_jwt(node, message.entry_id, message.audience)
         return _json(JwtSvidReply(token=svid.token))
 
+    async def wit(request: Request) -> Response:
+        node = await members.member(caller_of(request.scope))
+        message = await read_message(request, WitRequest, limit=limit)
+        issued = await workloads.issue_wit(node, message)
+        return _json(WitReply(token=issued.wit.token, result=issued.result))
+
     async def bundles(request: Request) -> Response:
         await members.member(caller_of(request.scope))
         return _json(context.bundles.message())
@@ -49,6 +57,7 @@ def agent_routes(context: ServerContext) -> list[Route]:
         Route("/v1/agent/entries", entries),
         Route("/v1/agent/x509-svids", x509_svids, methods=["POST"]),
         Route("/v1/agent/jwt-svids", jwt_svid, methods=["POST"]),
+        Route("/v1/agent/wits", wit, methods=["POST"]),
         Route("/v1/agent/bundles", bundles),
     ]
 

@@ -10,10 +10,12 @@ from datetime import datetime, timedelta
 
 from troth.control_plane.server.bundles import ServerBundles
 from troth.control_plane.server.keys import ServerKeys
+from troth.errors import BindingError
 from troth.identity.certificate_request import CertificateRequest, SvidKey
 from troth.identity.jwt_svid import JwtSvid
 from troth.identity.spiffe_id import SpiffeId
 from troth.identity.trust_bundle import TrustBundle
+from troth.identity.workload_identity_token import Wit, WitAuthority, proof_algorithm
 from troth.identity.workload_result import NodeResult
 from troth.identity.x509_authority import X509Authority
 from troth.identity.x509_svid import X509Svid
@@ -21,7 +23,7 @@ from troth.mesh.join_messages import BundleMessage
 from troth.mesh.node_record import AppraisedEvidence
 from troth.mesh.workload_entry import SERVER_PATH
 
-__all__ = ["SERVER_PATH", "IssuedCertificate", "SvidIssuer", "WorkloadIssuer"]
+__all__ = ["SERVER_PATH", "IssuedCertificate", "IssuedWit", "SvidIssuer", "WorkloadIssuer"]
 
 _SERIAL_OCTETS = 16
 # A result is signed a moment before the SVID that carries it.
@@ -43,6 +45,14 @@ class IssuedCertificate:
     serial: str
     key_digest: str
     not_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedWit:
+    """A new WIT, and the Attestation Result (EAR as JWT) for its key."""
+
+    wit: Wit
+    result: str = field(repr=False)
 
 
 class WorkloadIssuer:
@@ -156,7 +166,56 @@ class SvidIssuer:
         Raises:
             AuthorizationError, VerificationError: the node's result allows no SVIDs (any more).
         """
-        node = NodeResult.verify(
+        node = self._node_result(appraised, node_id=node_id, now=now)
+        authority = self._authorities.active(now)
+        return WorkloadIssuer(authority, node, random=self._random, now=now)
+
+    def issue_wit(
+        self,
+        request: CertificateRequest,
+        spiffe_id: SpiffeId,
+        appraised: AppraisedEvidence,
+        *,
+        node_id: str,
+        own: bool,
+        ttl: timedelta,
+        now: datetime,
+    ) -> IssuedWit:
+        """Return a WIT for a key whose holder asked, and the result for the same key.
+
+        Args:
+            request: the key.
+            spiffe_id: the subject: a workload of the node, or with `own` the node itself.
+            appraised: what was appraised of the node.
+            node_id: the node.
+            own: the key must be the one that the node's result vouches for.
+            ttl: wanted lifetime; it ends with the result at the latest.
+            now: timezone-aware.
+
+        Raises:
+            BindingError: `own`, and the key is not the node's.
+            AuthorizationError, VerificationError: the node's result allows none (any more).
+        """
+        node = self._node_result(appraised, node_id=node_id, now=now)
+        if own and node.ear.keys != (request.spki,):
+            raise BindingError(f"node {node_id}: its result vouches for another key than this one")
+        authority = WitAuthority(self._authorities.trust_domain, self._authorities.jwt.signer(now))
+        wit = authority.issue(
+            spiffe_id,
+            request.public_key,
+            proof_algorithm(request.public_key),
+            now=now,
+            ttl=ttl,
+            not_after=node.expires_at,
+            random=self._random,
+        )
+        result = appraised.ear if own else node.sign_for(request.spki).decode("ascii")
+        return IssuedWit(wit=wit, result=result)
+
+    def _node_result(
+        self, appraised: AppraisedEvidence, *, node_id: str, now: datetime
+    ) -> NodeResult:
+        return NodeResult.verify(
             appraised.ear,
             self._results.published(now),
             node_id=node_id,
@@ -165,8 +224,6 @@ class SvidIssuer:
             max_age=appraised.result.expires - appraised.result.issued,
             allow_insecure=self._allow_insecure,
         )
-        authority = self._authorities.active(now)
-        return WorkloadIssuer(authority, node, random=self._random, now=now)
 
     def issue_jwt(
         self,

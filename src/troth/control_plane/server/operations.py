@@ -45,6 +45,8 @@ from troth.mesh.workload_messages import (
     JwtSvidRequest,
     SvidBatchReply,
     SvidBatchRequest,
+    WitReply,
+    WitRequest,
 )
 
 __all__ = ["admin_operations", "server_operations"]
@@ -253,6 +255,14 @@ def _agents() -> list[Operation]:
             tag="workloads",
             body=_body(JwtSvidRequest),
             answers=(_json(JwtSvidReply), *refused),
+        ),
+        Operation(
+            method="POST",
+            path="/v1/agent/wits",
+            words="A Workload Identity Token and the result for its key, for a workload or the node.",
+            tag="workloads",
+            body=_body(WitRequest),
+            answers=(_json(WitReply), *refused),
         ),
         Operation(
             method="GET",

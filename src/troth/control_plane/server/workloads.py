@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from troth.clock import Clock
 from troth.control_plane.server.bundles import ServerBundles
 from troth.control_plane.server.feed_hub import FeedHub
-from troth.control_plane.server.issuer import SvidIssuer, WorkloadIssuer
+from troth.control_plane.server.issuer import IssuedWit, SvidIssuer, WorkloadIssuer
 from troth.control_plane.server.worker import Worker
 from troth.errors import AuthorizationError, TrothError
 from troth.identity.certificate_request import decode_csr
@@ -37,7 +37,13 @@ from troth.mesh.node_record import AppraisedEvidence, NodeRecord
 from troth.mesh.registry import Registry
 from troth.mesh.tier import Tier, TierLifetimes
 from troth.mesh.workload_entry import WorkloadEntry, refused_field
-from troth.mesh.workload_messages import AgentEntry, EntriesReply, SvidOutcome, SvidRequest
+from troth.mesh.workload_messages import (
+    AgentEntry,
+    EntriesReply,
+    SvidOutcome,
+    SvidRequest,
+    WitRequest,
+)
 
 __all__ = ["Workloads"]
 
@@ -132,6 +138,35 @@ class Workloads:
         )
         await self._still_admitted(node)
         return svid
+
+    async def issue_wit(self, node: NodeRecord, request: WitRequest) -> IssuedWit:
+        """Issue a WIT for a key of a workload of `node`, or of the node itself.
+
+        Raises:
+            AuthorizationError: the node may have none, or not for this entry.
+            DecodeError, VerificationError: the key is not held, or not the node's.
+            UnavailableError: not now.
+        """
+        appraised = _admitted(node)
+        subject, ttl = node.spiffe_id, self._jwt_lifetime
+        if request.entry_id:
+            entry = (await self._view(node)).find(request.entry_id)
+            if entry is None:
+                raise _not_this_nodes(request.entry_id)
+            subject, ttl = entry.spiffe_id, entry.jwt_svid_ttl or ttl
+        key = decode_csr(request.csr)
+        issued = await self._issuing_worker.run(
+            self._issuer.issue_wit,
+            key,
+            SpiffeId.decode(subject),
+            appraised,
+            node_id=node.id,
+            own=not request.entry_id,
+            ttl=ttl,
+            now=self._clock.now(),
+        )
+        await self._still_admitted(node)
+        return issued
 
     def _issue_batch(
         self,

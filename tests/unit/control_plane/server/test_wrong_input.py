@@ -55,6 +55,7 @@ STRANGERS = [
     Case("GET", "/v1/agent/entries", 403),
     Case("POST", "/v1/agent/x509-svids", 403, b"{}"),
     Case("POST", "/v1/agent/jwt-svids", 403, b"{}"),
+    Case("POST", "/v1/agent/wits", 403, b"{}"),
     Case("GET", "/v1/agent/bundles", 403),
     Case("GET", "/v1/ltees/nothing/result", 404),
     Case("GET", "/v1/agent/ltees/nothing/proofs", 403),
@@ -81,6 +82,7 @@ MEMBERS = [
     Case("POST", "/v1/appraisals", 400, b'{"evidence": "!", "challenge": "AAAAAAAAAAA"}'),
     *messages("POST", "/v1/agent/x509-svids"),
     *messages("POST", "/v1/agent/jwt-svids"),
+    *messages("POST", "/v1/agent/wits"),
     Case("GET", "/v1/agent/ltees/nothing/proofs", 409),
 ]
 OPERATORS = [
