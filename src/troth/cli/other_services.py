@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 from troth.adapters.bounded_http import tls_context
 from troth.adapters.collateral_fetching import vendor_fetchers, with_fetchers
@@ -17,7 +18,6 @@ from troth.adapters.remote_verifiers.remote_verifier import AttestationService, 
 from troth.adapters.remote_verifiers.trustee import TrusteeService
 from troth.adapters.remote_verifiers.veraison import VeraisonService
 from troth.control_plane.configured_files import configured_keys
-from troth.control_plane.server.config import VerifierSection
 from troth.control_plane.server.remote_config import RemoteSection
 from troth.control_plane.verification.sections import CoservSection
 from troth.evidence.collateral_source import EndorsementFetcher
@@ -74,11 +74,26 @@ def fetching(
     return equipped
 
 
-def vendor_services(section: VerifierSection, directory: Path) -> Mapping[str, EndorsementFetcher]:
+class CollateralSettings(Protocol):
+    """What a configuration says about documents of vendors; the server's and the Verifier's do."""
+
+    @property
+    def collateral_fetch(self) -> bool: ...
+    @property
+    def vendors(self) -> list[str]: ...
+    @property
+    def amd_kds(self) -> str: ...
+    @property
+    def intel_pcs(self) -> str: ...
+
+
+def vendor_services(
+    section: CollateralSettings, directory: Path
+) -> Mapping[str, EndorsementFetcher]:
     """Return the services of vendors that missing documents are asked for; none unless configured.
 
     Args:
-        section: of the server's configuration.
+        section: of the configuration.
         directory: `data_dir`; what is fetched is kept in it.
     """
     if not section.collateral_fetch:

@@ -115,7 +115,11 @@ def _ports(
     evaluator: RegoEvaluator,
     registry: Callable[[], Any],
 ) -> Any:  # noqa: ANN401 - imported late
-    from troth.cli.other_services import coserv_upstream, fetching  # noqa: PLC0415
+    from troth.cli.other_services import (  # noqa: PLC0415
+        coserv_upstream,
+        fetching,
+        vendor_services,
+    )
     from troth.control_plane.verification.serve import VerifierPorts  # noqa: PLC0415
 
     upstream = coserv_upstream(stack, config.coserv, config.directory)
@@ -125,7 +129,7 @@ def _ports(
         session_key=share.session_key,
         board=share.board,
         evaluator=evaluator,
-        background=fetching(upstream),
+        background=fetching(upstream, collateral=vendor_services(config, config.directory)),
         upstream=upstream,
     )
 

@@ -126,6 +126,28 @@ class VerifierConfig(_Section, frozen=True, kw_only=True):
             "it.",
         ),
     ] = 0
+    collateral_fetch: Annotated[
+        bool,
+        Meta(
+            description="Ask `amd` and `intel`, those of them that are among `vendors`, for documents "
+            "that are missing; kept in `collateral` below `data_dir`. Strangers' Evidence can cause "
+            "such requests, a few a minute."
+        ),
+    ] = False
+    amd_kds: Annotated[
+        str,
+        Meta(
+            pattern="^(https?://[^\\s]+)?$",
+            description="Address of AMD's Key Distribution Service, or of a cache; empty for AMD's.",
+        ),
+    ] = ""
+    intel_pcs: Annotated[
+        str,
+        Meta(
+            pattern="^(https?://[^\\s]+)?$",
+            description="Address of Intel's PCS, or of a PCCS; empty for Intel's.",
+        ),
+    ] = ""
     allow_simulator: Annotated[
         bool, Meta(description="Accept Evidence of the platform simulator. Insecure; for trials.")
     ] = False
@@ -214,6 +236,8 @@ class VerifierConfig(_Section, frozen=True, kw_only=True):
             raise self._error("client_ca", self.client_ca, "tls_certificate beside it")
         check_clients(self.provisioning, certificates=bool(self.client_ca))
         check_upstream(self.coserv)
+        if self.collateral_fetch and not {"amd", "intel"} & set(self.vendors):
+            raise self._error("collateral_fetch", "true", "amd or intel among vendors beside it")
 
     @staticmethod
     def _error(key: str, value: str, accepted: str) -> ConfigurationError:

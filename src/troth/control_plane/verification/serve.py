@@ -193,7 +193,7 @@ async def _compose(
     registry = ports.registry()
     stack.callback(registry.close)
     waiting = config.appraisals_waiting
-    waits = bool(config.coserv.upstream)
+    waits = bool(config.coserv.upstream or config.collateral_fetch)
     appraising = Worker(
         "Verifier", threads=WAITING_THREADS if waits else COMPUTING_THREADS, max_waiting=waiting
     )
