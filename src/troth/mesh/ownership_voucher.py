@@ -27,12 +27,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from troth.errors import BindingError, DecodeError, SignatureError, UnsupportedError
-from troth.evidence.certificates import load_certificate
 from troth.formats import cbor
 from troth.formats.keys import load_keys, spki
 from troth.formats.limits import Limits
 from troth.formats.signatures import verify_signature
-from troth.formats.verification_key import VerificationKey, supported_public_key
+from troth.formats.verification_key import VerificationKey
 
 __all__ = [
     "VOUCHER_LIMITS",
@@ -224,8 +223,7 @@ def _device_key(voucher: OwnershipVoucher) -> bytes:
         )
     if not _equals(voucher.chain_hash, b"".join(voucher.certificates)):
         raise BindingError("the voucher's certificates are not those that its header names")
-    leaf = load_certificate(voucher.certificates[0], format=f"{_FORMAT} certificate")
-    return spki(supported_public_key(leaf.public_key(), format=f"{_FORMAT} certificate"))
+    return spki(_one_key(voucher.certificates[0]))
 
 
 def _equals(expected: _Hash, data: bytes) -> bool:
@@ -260,7 +258,8 @@ def _entry(value: object) -> _Entry:
     header = cbor.decode(protected, format=f"{_FORMAT} entry header", limits=VOUCHER_LIMITS)
     if not isinstance(header, dict) or header.keys() != {_ALG} or open_header:
         raise DecodeError("an entry has other headers than its algorithm", format=_FORMAT)
-    algorithm = _SIGNATURES.get(header[_ALG])
+    named = header[_ALG]
+    algorithm = _SIGNATURES.get(named) if isinstance(named, int) else None
     if algorithm is None:
         raise UnsupportedError("an entry is signed by another algorithm", format=_FORMAT)
     match cbor.decode(payload, format=f"{_FORMAT} entry", limits=VOUCHER_LIMITS):
