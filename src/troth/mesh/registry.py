@@ -23,6 +23,7 @@ from troth.mesh.logical_tee_registry import LogicalTeeRegistry
 from troth.mesh.member import Service
 from troth.mesh.node import Facts, NodeState
 from troth.mesh.node_record import AppraisedEvidence, IssuedSvid, NodeRecord
+from troth.mesh.placement_registry import PlacementRegistry
 from troth.mesh.registration_entry import RegistrationEntry
 from troth.mesh.workload_registry import WorkloadRegistry
 from troth.verifier.finding import Finding
@@ -228,7 +229,7 @@ class Delivery:
         return not self.waiting
 
 
-class Registry(WorkloadRegistry, DeviceRegistry, LogicalTeeRegistry, Protocol):
+class Registry(WorkloadRegistry, DeviceRegistry, LogicalTeeRegistry, PlacementRegistry, Protocol):
     """Durable membership of one trust domain."""
 
     def close(self) -> None:

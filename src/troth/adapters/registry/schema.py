@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection, Dialect
 
 from troth.adapters.registry.device_schema import create_device_tables
 from troth.adapters.registry.logical_tee_schema import create_logical_tee_tables
+from troth.adapters.registry.placement_schema import create_placement_tables
 from troth.adapters.registry.workload_schema import create_tables
 from troth.errors import ConfigurationError
 
@@ -257,6 +258,7 @@ _STEPS: Sequence[Callable[[Connection], None]] = (
     _order_corims,
     _add_devices,
     create_logical_tee_tables,
+    create_placement_tables,
 )
 
 SCHEMA_VERSION = len(_STEPS)

@@ -28,6 +28,7 @@ from troth.adapters.registry.database import Database
 from troth.adapters.registry.device_rows import SqlDeviceRegistry
 from troth.adapters.registry.logical_tee_rows import SqlLogicalTeeRegistry
 from troth.adapters.registry.node_rows import node_from, read_node
+from troth.adapters.registry.placement_rows import SqlPlacementRegistry
 from troth.adapters.registry.restoring import HighWaterMark
 from troth.adapters.registry.schema import (
     boot_sessions,
@@ -73,7 +74,9 @@ def sqlite_url(path: Path) -> str:
     return sa.URL.create("sqlite", database=str(path)).render_as_string()
 
 
-class SqlRegistry(SqlWorkloadRegistry, SqlDeviceRegistry, SqlLogicalTeeRegistry, Registry):
+class SqlRegistry(
+    SqlWorkloadRegistry, SqlDeviceRegistry, SqlLogicalTeeRegistry, SqlPlacementRegistry, Registry
+):
     """Durable membership in a SQL database. Thread-safe; one writer at a time goes ahead."""
 
     def __init__(self, url: str, *, mark: Path | None = None) -> None:
