@@ -7,7 +7,7 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-pg lint types contracts fmt fuzz model bench gate stress lock docs clean
+.PHONY: help setup demo test test-interop test-pg lint types contracts fmt fuzz model bench gate stress lock docs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ demo: $(STAMP) ## Run the main job: two attested stock Envoys, a mixed pair, a r
 test: $(STAMP) ## Lint, types, contracts and every test
 	@$(MAKE) --no-print-directory lint types contracts
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+test-interop: $(STAMP) ## Prove it against the real SPIRE, built by Go: some 10 minutes the first time, then 2
+	@TROTH_INTEROP=1 $(PY) -m pytest -o timeout=1800 --durations=0 tests/interop/spire $(PYTEST_ARGS)
 
 test-pg: $(STAMP) ## Three servers on a real PostgreSQL: kill, restart, cut off and slow down, at length
 	@TROTH_CHAOS_ROUNDS=$(or $(TROTH_CHAOS_ROUNDS),3) $(PY) -m pytest -o timeout=900 tests/scenarios/test_several_servers.py \

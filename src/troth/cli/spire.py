@@ -70,6 +70,7 @@ def _run(kind: str, service: Callable[[], PluginService]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_HostLog())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("grpclib").setLevel(logging.WARNING)
     try:
         require_host(kind)
         asyncio.run(serve_plugin(service(), announce=_announce))
