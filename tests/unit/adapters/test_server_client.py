@@ -212,6 +212,81 @@ async def test_heartbeats_are_passed_on(here: World) -> None:
         await client.close()
 
 
+# Several servers
+
+
+def clients_of_two(here: World, turn: int) -> ServerClient:
+    """Return a client of a server that is not there and of one that is; `turn` says who is first."""
+    client = here.client()
+    client._urls = ("https://127.0.0.1:1", here.running.url)
+    client._turn = turn
+    client._client = client._connect()
+    return client
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+async def test_a_server_that_does_not_answer_is_left_for_the_next_one(
+    here: World, turn: int
+) -> None:
+    platform = here.platform()
+    async with here.serve():
+        client = clients_of_two(here, turn)
+        joined = await client.join(platform, new_key())
+        assert client._turn == 1
+        client._turn = turn - 1
+        client._client = client._connect()
+        assert [each.node_id for each in (await client.nodes()).members] == [joined.node_id]
+        await client.close()
+
+
+async def test_the_feed_goes_on_at_the_next_server_where_it_was(here: World) -> None:
+    edge, cloud = here.platform("edge"), here.platform("cloud")
+    async with here.serve():
+        client, other = here.client(), here.client()
+        await client.join(edge, new_key())
+        await other.join(cloud, new_key())
+        client._urls = ("https://127.0.0.1:1", here.running.url)
+        client._turn = 0
+        client._client = client._connect()
+        feed = client.feed(4)
+        async with asyncio.timeout(15):
+            assert [(await anext(feed)).sequence for _ in range(2)] == [5, 6]
+        await feed.aclose()
+        await client.close()
+        await other.close()
+
+
+async def test_a_server_that_refuses_has_answered_and_no_other_one_is_asked(here: World) -> None:
+    async with here.serve():
+        client = clients_of_two(here, 1)
+        with pytest.raises(RefusedByServerError):
+            await client.join(new_platform(), new_key())
+        with pytest.raises(AuthorizationError):
+            await client.nodes()
+        assert client._turn == 1
+        await client.close()
+
+
+async def test_when_no_server_answers_each_was_asked_once() -> None:
+    asked: list[int] = []
+
+    class Nobody(Scripted):
+        async def _send_once(self, method: str, path: str, message: object = None) -> Any:
+            del method, path, message
+            asked.append(self._turn % 3)
+            raise UnavailableError("nobody there")
+
+        async def _go_on(self, turn: int) -> None:
+            assert turn == self._turn
+            self._turn += 1
+
+    client = Nobody()
+    client._urls = ("a", "b", "c")
+    with pytest.raises(UnavailableError):
+        await client.acknowledge(1)
+    assert asked == [0, 1, 2]
+
+
 # Gaps
 
 
