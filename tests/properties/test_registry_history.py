@@ -16,7 +16,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.members import APPRAISED, NOW, RESULT, new_node, svid_for
 from troth.adapters.registry.sql_registry import SqlRegistry, sqlite_url
 from troth.errors import ConflictError
-from troth.mesh.admission import Standing, Step, Verdict, join_facts, plan_join, plan_reappraisal
+from troth.mesh.admission import (
+    Standing,
+    Step,
+    Verdict,
+    join_facts,
+    plan_duplicate,
+    plan_join,
+    plan_reappraisal,
+)
 from troth.mesh.event import Event
 from troth.mesh.member import Member
 from troth.mesh.node import Actor, NodeState, Reason, Trigger, remediable
@@ -128,6 +136,42 @@ class RegistryHistory(RuleBasedStateMachine):
             return
         if after.state in (NodeState.EXPELLED, NodeState.RETIRED):
             self.gone.add(name)
+
+    @rule(pair=st.permutations(["n1", "n2", "n3"]), late=st.booleans())
+    def a_key_is_seen_on_two_machines(
+        self,
+        pair: list[str],
+        late: bool,  # noqa: FBT001 - drawn by Hypothesis
+    ) -> None:
+        """Both are held in one transaction; where the second has changed, neither is."""
+        nodes = [node for name in pair[:2] if (node := self.find(name)) is not None]
+        holds = [
+            Change(
+                node_id=node.id,
+                generation=node.generation,
+                steps=plan_duplicate(node.state, node.reason),
+                actor="server",
+                at=NOW,
+            )
+            for node in nodes
+        ]
+        if len(holds) < len(pair[:2]):
+            return
+        if late:
+            holds[1] = replace(holds[1], generation=holds[1].generation - 1)
+        before = self.registry.nodes()
+        try:
+            self.registry.apply(replace(holds[0], also=(holds[1],)))
+        except ConflictError:
+            assert late
+            assert self.registry.nodes() == before
+            return
+        assert not late
+        for node in nodes:
+            after = self.registry.node(node.id)
+            gone = (NodeState.EXPELLED, NodeState.RETIRED, NodeState.QUARANTINED)
+            assert after.state in gone
+            assert plan_duplicate(after.state, after.reason) == ()
 
     @rule(
         verdicts=st.fixed_dictionaries(
