@@ -26,6 +26,7 @@ from troth.control_plane.server.feed_route import operator_feed
 from troth.control_plane.server.logical_tee_routes import ltee_admin_routes
 from troth.control_plane.server.operations import admin_operations
 from troth.control_plane.server.operators import WithdrawalOutcome
+from troth.control_plane.server.placement_routes import placement_admin_routes
 from troth.control_plane.server.policy_routes import policy_routes
 from troth.control_plane.server.problem import problem
 from troth.control_plane.server.requests import query_number
@@ -78,6 +79,7 @@ def create_admin_app(context: ServerContext) -> Starlette:
         *_node_routes(context),
         *entry_routes(context),
         *ltee_admin_routes(context),
+        *placement_admin_routes(context),
         *device_routes(context),
         *bundle_routes(context),
         *_record_routes(context),

@@ -24,6 +24,7 @@ from troth.control_plane.server.feed_route import MemberFeed
 from troth.control_plane.server.http_server import caller_of
 from troth.control_plane.server.logical_tee_routes import ltee_routes
 from troth.control_plane.server.operations import server_operations
+from troth.control_plane.server.placement_routes import placement_routes
 from troth.control_plane.server.problem import problem, problem_for
 from troth.control_plane.server.refusal import JoinRefusedError
 from troth.control_plane.server.requests import read_message
@@ -58,6 +59,7 @@ def create_app(context: ServerContext) -> Starlette:
         Route("/v1/nodes", nodes),
         *agent_routes(context),
         *ltee_routes(context),
+        *placement_routes(context),
         Route("/v1/appraisals", appraisals, methods=["POST"]),
     ]
     if context.config.public_metrics:

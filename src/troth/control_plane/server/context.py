@@ -21,6 +21,7 @@ from troth.control_plane.server.logical_tees import LogicalTees
 from troth.control_plane.server.members import Members
 from troth.control_plane.server.metrics import ServerMetrics
 from troth.control_plane.server.operators import Operators
+from troth.control_plane.server.placements import Placements
 from troth.control_plane.server.policy_routes import PolicyDesk
 from troth.control_plane.server.rate_limit import RateLimiter
 from troth.control_plane.server.standard_routes import EmbeddedApis
@@ -55,6 +56,7 @@ class ServerContext:
     federations: Federations
     workloads: Workloads
     logical_tees: LogicalTees
+    placements: Placements
     policies: PolicyDesk
     limiter: RateLimiter
     metrics: ServerMetrics

@@ -11,6 +11,10 @@ from troth.control_plane.server.context import ServerContext
 from troth.control_plane.server.feed_route import AckRequest
 from troth.control_plane.server.logical_tee_routes import ltee_admin_operations, ltee_operations
 from troth.control_plane.server.operators import WithdrawalOutcome
+from troth.control_plane.server.placement_routes import (
+    placement_admin_operations,
+    placement_operations,
+)
 from troth.control_plane.verification.operations import (
     PROBLEM,
     endorsement_operations,
@@ -69,6 +73,7 @@ def server_operations(context: ServerContext) -> list[Operation]:
         *_members(),
         *_agents(),
         *ltee_operations(),
+        *placement_operations(),
         *context.standard.apis.operations(),
     ]
 
@@ -85,6 +90,7 @@ def admin_operations() -> list[Operation]:
         *_nodes(),
         *_entries(),
         *ltee_admin_operations(),
+        *placement_admin_operations(),
         *_devices(),
         *_records(),
         *_policies(),

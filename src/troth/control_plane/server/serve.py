@@ -38,6 +38,7 @@ from troth.control_plane.server.logical_tees import LogicalTees
 from troth.control_plane.server.members import Members
 from troth.control_plane.server.metrics import ServerMetrics
 from troth.control_plane.server.operators import Operators
+from troth.control_plane.server.placements import Placements
 from troth.control_plane.server.policy_routes import PolicyDesk
 from troth.control_plane.server.policy_set import load_policies
 from troth.control_plane.server.rate_limit import Rate, RateLimiter
@@ -379,6 +380,7 @@ async def _compose(
         logical_tees=_logical_tees(
             stack, config, registry, registry_worker, keys=keys, clock=clock
         ),
+        placements=Placements(registry=registry, registry_worker=registry_worker, clock=clock),
         policies=PolicyDesk(
             registry=registry,
             registry_worker=registry_worker,
