@@ -117,6 +117,7 @@ class Change:
         at: aware UTC.
         new_node: register this node first (`generation` is then 0).
         require_epoch: refuse unless the registry is still at this epoch.
+        require_device: refuse unless this device of the inventory is still approved; "" for none.
         appraised: what to remember as the node's last Evidence.
         services: what to remember as the node's services.
         entry_id: the registration entry that it joins by, where that may have changed.
@@ -135,6 +136,7 @@ class Change:
     facts: Facts = field(default_factory=Facts)
     new_node: NewNode | None = None
     require_epoch: int | None = None
+    require_device: str = ""
     appraised: AppraisedEvidence | None = None
     services: tuple[Service, ...] | None = None
     entry_id: str | None = None

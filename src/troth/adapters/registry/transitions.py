@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from troth.adapters.registry import signal, state_log
+from troth.adapters.registry.device_check import require_approved
 from troth.adapters.registry.node_rows import (
     appraised_values,
     node_from,
@@ -48,6 +49,8 @@ def apply_change(
     """
     if change.require_epoch is not None:
         require_epoch(connection, change.require_epoch)
+    if change.require_device:
+        require_approved(connection, change.require_device)
     if change.new_node is not None:
         _register(connection, change, change.new_node)
     node = read_node(connection, change.node_id)

@@ -86,6 +86,8 @@ class _Found:
     device: str
     node: NodeRecord | None
     boot_returned: bool
+    inventoried: str = ""
+    """Id of its device in the inventory, "" where it is not in there."""
     copied: NodeRecord | None = None
     """Another device's node, whose key this one authenticated with."""
 
@@ -283,9 +285,8 @@ class JoinService:
     ) -> _Found:
         known = await self._inventory.decide(appraisal.result, request, proofs, now=now)
         entries = await self._registry_worker.run(self._registry.entries)
-        entry = match_entry(
-            entries, appraisal.result, device_id=known.id if known is not None else ""
-        )
+        inventoried = known.id if known is not None else ""
+        entry = match_entry(entries, appraisal.result, device_id=inventoried)
         device = device_key(appraisal.result)
         node = await self._registry_worker.run(
             self._registry.find_node, device=device, spiffe_id=entry.spiffe_id
@@ -296,7 +297,13 @@ class JoinService:
             returned = await self._registry_worker.run(
                 self._registry.boot_replaced, node.id, boot_session
             )
-        return _Found(entry=entry, device=device, node=node, boot_returned=returned)
+        return _Found(
+            entry=entry,
+            device=device,
+            node=node,
+            boot_returned=returned,
+            inventoried=inventoried,
+        )
 
     async def _check_svid(self, svid_key: str, found: _Found) -> _Found:
         """A node that renews shows its SVID; one that shows another node's is refused.
@@ -391,6 +398,7 @@ class JoinService:
             at=now,
             new_node=new,
             require_epoch=result.epoch,
+            require_device=found.inventoried,
             appraised=appraisal.remembered,
             services=request.services,
             entry_id=found.entry.id,

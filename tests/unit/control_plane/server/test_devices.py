@@ -297,3 +297,24 @@ async def test_a_device_that_is_not_well_described_is_not_entered(here: World) -
             await here.ask("POST", "/v1/devices", 400, json=body)
         await here.ask("GET", "/v1/devices/edge-7", 409)
         assert await here.ask("GET", "/v1/devices") == []
+
+
+async def test_a_revocation_by_another_server_does_not_cross_an_admission(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = here.platform("edge")
+    async with here.serve() as running:
+        await add(here, "edge-7", instance(platform))
+        await here.ask("POST", "/v1/devices/edge-7/approve")
+        registry = running.context.registry
+        apply = registry.apply
+
+        def late(change: Any, **options: Any) -> Any:
+            monkeypatch.setattr(registry, "apply", apply)
+            registry.revoke_device("edge-7", actor="another server", at=datetime.now(UTC))
+            return apply(change, **options)
+
+        monkeypatch.setattr(registry, "apply", late)
+        await join(here, platform, 403)
+        assert "was revoked" in await newest_refusal(here)
+        assert await here.ask("GET", "/v1/nodes") == []
