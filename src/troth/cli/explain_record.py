@@ -28,6 +28,7 @@ _NEWEST_REFUSALS: Final = 1000
 _STAGES: Final = {
     "decode": "the request or the Evidence could not be read",
     "verify": "whether the Evidence is authentic, fresh and about this key",
+    "activate": "before any Evidence was looked at: this is about the proof of which device it is",
     "appraise": "the Evidence is authentic; this is about what it says",
     "entry": "the Evidence is authentic; this is about the device's place in the registry",
     "admit": "the Evidence is good; this is about the SVID",
