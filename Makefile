@@ -39,7 +39,7 @@ test: $(STAMP) ## Lint, types, contracts and every test
 	@$(MAKE) --no-print-directory lint types contracts
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-test-interop: $(STAMP) ## Prove it against the real SPIRE, built by Go: some 10 minutes the first time, then 2
+test-interop: $(STAMP) ## Prove it against the real SPIRE, built by Go: some 15 minutes the first time, then 2
 	@TROTH_INTEROP=1 $(PY) -m pytest -o timeout=1800 --durations=0 tests/interop/spire $(PYTEST_ARGS)
 
 test-pg: $(STAMP) ## Three servers on a real PostgreSQL: kill, restart, cut off and slow down, at length
