@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from cryptography import x509
 
-from support.server_world import DOMAIN, World, new_key, world
+from support.server_world import DOMAIN, SERVER_ID, World, new_key, world
 from support.swtpm import Swtpm, started_swtpm
 from troth.adapters.onboarding import Onboarding
 from troth.adapters.registry.sql_registry import SqlRegistry, sqlite_url
@@ -281,3 +284,48 @@ def test_a_certified_endorsement_key_is_enough_where_the_inventory_need_not_have
     here.begin("s4", request, now=now)
     here.begin("s5", request, now=later)  # the other one is over and makes room
     registry.close()
+
+
+async def test_an_agent_process_joins_by_its_tpm(
+    here: World, settings: TpmSettings, attester: TpmAttester
+) -> None:
+    folder = here.directory
+    async with here.serve() as running:
+        await list_device(here, attester)
+        path = folder / "agent.toml"
+        path.write_text(
+            f"""\
+[node]
+name = "edge-7"
+[server]
+url = "{running.url}"
+trust_bundle = "{running.trust_bundle}"
+spiffe_id = "{SERVER_ID}"
+[attester]
+kind = "tpm"
+state = "{settings.state}"
+tcti = "{settings.tcti}"
+registers = [0, 1, 2]
+[onboarding]
+activate = true
+[workload_api]
+socket = "{folder}/api.sock"
+"""
+        )
+        agent = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "troth", "agent", "--config", str(path)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert agent.stdout is not None
+            async with asyncio.timeout(30):
+                line = await agent.stdout.readline()
+            assert line, (await agent.communicate())[1].decode()
+            assert json.loads(line)["spiffe_id"] == f"spiffe://{DOMAIN}/edge"
+            shown = await here.ask("GET", "/v1/devices/edge-7")
+            assert shown["bound"] == f"tpm2:signer:{attester.attestation_key.thumbprint}"
+        finally:
+            if agent.returncode is None:
+                agent.terminate()
+            await agent.communicate()
