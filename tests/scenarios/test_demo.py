@@ -2,6 +2,7 @@
 """The demo as its user runs it: a process of its own, from a directory with a space in its name."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -102,8 +103,13 @@ async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path, words: str) -> No
     while words not in (line := (await process.stdout.readline()).decode()):
         assert line, "the demo ended before it came so far"
     process.send_signal(signal.SIGINT)
-    await process.communicate()
-    assert process.returncode == 130
+    await asyncio.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)  # people press it twice
+    _, err = await process.communicate()
+    # The second may come when everything is over and Python itself is about to end.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert process.returncode < 0 or b"Traceback" not in err
     await until(lambda: not children_of(marker), seconds=10, interval=0.1)
 
 
