@@ -36,7 +36,7 @@ demo: $(STAMP) ## Run the main job: two attested stock Envoys, a mixed pair, a r
 	fi
 
 test: $(STAMP) ## Lint, types, contracts and every test
-	@$(MAKE) --no-print-directory lint types contracts
+	@$(MAKE) --no-print-directory lint types contracts gate
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 test-interop: $(STAMP) ## Prove it against the real SPIRE, built by Go: some 15 minutes the first time, then 2
