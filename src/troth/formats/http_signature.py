@@ -18,9 +18,9 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from troth.errors import ApiMisuseError, BindingError, DecodeError, LimitExceededError
 
@@ -58,6 +58,7 @@ _COMMA: Final = re.compile(r"[ \t]*,[ \t]*")
 _HASHES: Final = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
 
 Value = int | str | bool
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +134,7 @@ def decode_signature_input(value: str) -> dict[str, SignatureParameters]:
     Raises:
         DecodeError: not in our subset, or a name twice. LimitExceededError: too much.
     """
-    scan = _Scan(value, "Signature-Input")
-    found: dict[str, SignatureParameters] = {}
-    while True:
-        label = scan.take(_KEY, "a label")
-        if label in found:
-            raise scan.wrong(f"the label {label} is there twice")
-        scan.literal("=")
-        found[label] = _parameters(scan)
-        if len(found) > MAX_SIGNATURES:
-            raise LimitExceededError(format=_FORMAT, limit="max_signatures", value=MAX_SIGNATURES)
-        if scan.done():
-            return found
-        scan.take(_COMMA, "a comma")
+    return _dictionary(_Scan(value, "Signature-Input"), _parameters)
 
 
 def decode_signature(value: str, *, name: str = "Signature") -> dict[str, bytes]:
@@ -154,19 +143,7 @@ def decode_signature(value: str, *, name: str = "Signature") -> dict[str, bytes]
     Raises:
         DecodeError: something else, or a name twice. LimitExceededError: too much.
     """
-    scan = _Scan(value, name)
-    found: dict[str, bytes] = {}
-    while True:
-        label = scan.take(_KEY, "a label")
-        if label in found:
-            raise scan.wrong(f"the label {label} is there twice")
-        scan.literal("=")
-        found[label] = _octets(scan)
-        if len(found) > MAX_SIGNATURES:
-            raise LimitExceededError(format=_FORMAT, limit="max_signatures", value=MAX_SIGNATURES)
-        if scan.done():
-            return found
-        scan.take(_COMMA, "a comma")
+    return _dictionary(_Scan(value, name), _octets)
 
 
 def encode_signature(label: str, octets: bytes) -> str:
@@ -247,6 +224,21 @@ class _Scan:
 
     def wrong(self, message: str) -> DecodeError:
         return DecodeError(message, format=self._name, offset=self._at)
+
+
+def _dictionary(scan: _Scan, member: Callable[[_Scan], _T]) -> dict[str, _T]:
+    found: dict[str, _T] = {}
+    while True:
+        label = scan.take(_KEY, "a label")
+        if label in found:
+            raise scan.wrong(f"the label {label} is there twice")
+        scan.literal("=")
+        found[label] = member(scan)
+        if len(found) > MAX_SIGNATURES:
+            raise LimitExceededError(format=_FORMAT, limit="max_signatures", value=MAX_SIGNATURES)
+        if scan.done():
+            return found
+        scan.take(_COMMA, "a comma")
 
 
 def _parameters(scan: _Scan) -> SignatureParameters:
