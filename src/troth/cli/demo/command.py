@@ -14,6 +14,7 @@ import click
 from troth.errors import TrothError
 
 if TYPE_CHECKING:
+    from troth.cli.demo.performance import Performance
     from troth.cli.demo.printing import Printer
     from troth.cli.demo.story import Story
 
@@ -122,19 +123,9 @@ async def _run(directory: Path, report_dir: Path, envoy: Path | None, *, gated: 
         envoy=envoy,
         gated=gated,
     )
-    task = asyncio.ensure_future(story.tell())
-
-    def interrupt() -> None:
-        # Not once more while the processes are being stopped, which takes no long time.
-        if not story.stopping:
-            task.cancel()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
     problem = ""
     try:
-        await task
+        await _performed(story)
     except asyncio.CancelledError:
         printer.interrupted()
         return 130
@@ -143,17 +134,32 @@ async def _run(directory: Path, report_dir: Path, envoy: Path | None, *, gated: 
     return _conclude(story, printer, report_dir, problem)
 
 
+async def _performed(performance: Performance) -> bool:
+    """Run a demo; a signal cancels it.
+
+    Raises:
+        CancelledError: a signal came.
+    """
+    task = asyncio.ensure_future(performance.tell())
+
+    def interrupt() -> None:
+        # Not once more while the processes are being stopped, which takes no long time.
+        if not performance.stopping:
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    return await task
+
+
 async def _run_replicas(directory: Path, envoy: Path | None) -> int:
     from troth.cli.demo.printing import Printer  # noqa: PLC0415 - start-up time
     from troth.cli.demo.replicas import Replicas  # noqa: PLC0415
 
     printer = Printer()
-    task = asyncio.ensure_future(Replicas(directory, printer.progress, envoy).tell())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
     try:
-        passed = await task
+        passed = await _performed(Replicas(directory=directory, say=printer.progress, envoy=envoy))
     except asyncio.CancelledError:
         printer.interrupted()
         return 130

@@ -7,16 +7,21 @@ Both call the cloud node, whose Envoy cannot tell them apart by name: only by no
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from troth.adapters.envoy_process import EnvoyProcess, find_envoy
+from troth.adapters.envoy_process import find_envoy
 from troth.adapters.operator_client import OperatorClient
+from troth.cli.demo.performance import (
+    START_SECONDS,
+    Performance,
+    start_agents,
+    start_envoy,
+    start_server,
+)
 from troth.cli.demo.platforms import CLOUD, REPLICAS, Platforms
 from troth.cli.demo.ports import PortReservation
 from troth.cli.demo.processes import Children
@@ -25,7 +30,7 @@ from troth.errors import UnavailableError
 
 __all__ = ["Held", "Replicas"]
 
-_START_SECONDS, _ROUTE_SECONDS = 30.0, 15.0
+_ROUTE_SECONDS = 15.0
 _FLOW_SECONDS, _AGAIN_SECONDS = 5.0, 0.1
 _KINDS = ("HTTP stream", "raw TCP")
 _EACH = 3
@@ -75,73 +80,43 @@ class Held:
                 writer.close()
 
 
-@dataclass
-class Replicas:
-    """One run: `tell` does it, and returns whether what should happen did."""
+class Replicas(Performance):
+    """One run."""
 
-    directory: Path
-    say: Callable[[str], None]
-    envoy: Path | None = None
-
-    async def tell(self) -> bool:
-        """Run all steps.
-
-        Raises:
-            TrothError: a step could not be taken.
-        """
-        async with AsyncExitStack() as stack:
-            ports = PortReservation()
-            stack.callback(ports.close)
-            children = Children(self.directory)
-            stack.push_async_callback(children.stop)
-            platforms = Platforms.replicas(os.urandom)
-            setting = Setting(self.directory, ports, gated=True, platforms=platforms)
-            self.say("starting the server, three nodes and their stock Envoys")
-            server, nodes, ids = await self._start(stack, children, setting)
-            operators = await stack.enter_async_context(
-                OperatorClient(Path(str(server["admin_socket"])))
-            )
-            held: list[Held] = []
-            stack.push_async_callback(_let_go, held)
-            await self._open(held, nodes)
-            return await self._expel(held, ids, operators, nodes)
+    async def _tell(self, stack: AsyncExitStack) -> bool:
+        ports = PortReservation()
+        stack.callback(ports.close)
+        children = Children(self.directory)
+        stack.push_async_callback(children.stop)
+        platforms = Platforms.replicas(os.urandom)
+        setting = Setting(self.directory, ports, gated=True, platforms=platforms)
+        self.say("starting the server, three nodes and their stock Envoys")
+        server, nodes, ids = await self._start(stack, children, setting)
+        operators = await stack.enter_async_context(
+            OperatorClient(Path(str(server["admin_socket"])))
+        )
+        held: list[Held] = []
+        stack.push_async_callback(_let_go, held)
+        await self._open(held, nodes)
+        return await self._expel(held, ids, operators, nodes)
 
     async def _start(
         self, stack: AsyncExitStack, children: Children, setting: Setting
     ) -> tuple[dict[str, object], dict[str, NodeSetting], dict[str, str]]:
         names = (CLOUD, *REPLICAS)
-        child = await children.start(
-            "server", "server", "-c", str(setting.write_server()), "--stop-with-stdin"
-        )
-        running = {
-            name: await children.start(f"{name}-service", "demo", "service", name) for name in names
-        }
-        server = await child.ready(_START_SECONDS)
+        server, services = await start_server(children, setting, names)
         nodes = {
-            name: setting.write_node(
-                name, server=server, service=await running[name].ready(_START_SECONDS)
-            )
-            for name in names
+            name: setting.write_node(name, server=server, service=services[name]) for name in names
         }
-        agents = {
-            name: await children.start(
-                f"{name}-agent", "agent", "-c", str(node.config), "--stop-with-stdin"
-            )
-            for name, node in nodes.items()
-        }
+        agents = await start_agents(children, nodes)
         ids = {}
         for name, agent in agents.items():
-            ready = await agent.ready(_START_SECONDS)
+            ready = await agent.ready(START_SECONDS)
             ids[name] = str(ready["node_id"])
             self.say(f"{name} joined as {ready['spiffe_id']}, node {ready['node_id']}")
         binary = find_envoy(self.envoy)
         for node in nodes.values():
-            proxy = EnvoyProcess(
-                binary=binary, bootstrap=json.loads(node.bootstrap.read_text()), concurrency=1
-            )
-            await proxy.start()
-            stack.push_async_callback(proxy.stop)
-            await proxy.wait_ready(timeout_seconds=_START_SECONDS)
+            await start_envoy(stack, node, binary)
         return server, nodes, ids
 
     async def _open(self, held: list[Held], nodes: dict[str, NodeSetting]) -> None:

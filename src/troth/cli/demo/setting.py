@@ -10,6 +10,8 @@ from pathlib import Path
 
 from troth.cli.demo.platforms import CHANGED, CLOUD, EDGE, REPLICAS, Platforms
 from troth.cli.demo.ports import PortReservation
+from troth.control_plane.gate import MODULE_PATH
+from troth.errors import ConfigurationError
 
 __all__ = ["PASSPORT_SECONDS", "TRUST_DOMAIN", "VERIFIER", "NodeSetting", "Setting"]
 
@@ -34,7 +36,11 @@ class NodeSetting:
 
 
 class Setting:
-    """A directory with everything the demo's processes are told."""
+    """A directory with everything the demo's processes are told.
+
+    Raises:
+        ConfigurationError: `gated`, and the gate's module is not built.
+    """
 
     def __init__(
         self,
@@ -44,6 +50,12 @@ class Setting:
         gated: bool,
         platforms: Platforms | None = None,
     ) -> None:
+        if gated and not MODULE_PATH.is_file():
+            raise ConfigurationError(
+                source="the gate's module",
+                value=str(MODULE_PATH),
+                accepted="a file: build it with `make gate`; `troth demo --no-gate` goes without it",
+            )
         self.directory = directory
         self.gated = gated
         # The mixed pair needs rules of its own, which the replicas do without.

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from troth import __version__
-from troth.adapters.envoy_process import EnvoyProcess, find_envoy
+from troth.adapters.envoy_process import find_envoy
 from troth.adapters.operator_client import OperatorClient
 from troth.cli.demo.mixed import (
     MIXED_TITLE,
@@ -35,6 +35,13 @@ from troth.cli.demo.observe import (
     http_stream,
     peer_view,
     tcp_stream,
+)
+from troth.cli.demo.performance import (
+    START_SECONDS,
+    Performance,
+    start_agents,
+    start_envoy,
+    start_server,
 )
 from troth.cli.demo.platforms import CHANGED, CLOUD, EDGE, EDGE_CORIM
 from troth.cli.demo.ports import PortReservation
@@ -53,28 +60,23 @@ from troth.console.report import (
     WithdrawalReport,
 )
 from troth.control_plane.envoy.access_log import AccessLogRecord, Direction
-from troth.control_plane.gate import MODULE_PATH
-from troth.errors import ConfigurationError, UnavailableError
+from troth.errors import UnavailableError
 from troth.formats.keys import VerificationKey, load_keys
 from troth.mesh.passport import TrustedVerifier
 
 __all__ = ["Story"]
 
-_START_SECONDS = 30.0
 _ROUTE_SECONDS = 15.0
 # The demo fails at five times the bounds that the benchmark judges: machines are noisy.
 _BOUNDS_MS = {"HTTP stream": 1000.0, "raw TCP": 2000.0, "pooled TLS connection": 1000.0}
 _SLACK = 5.0
 
 
-@dataclass
-class Story:
+@dataclass(kw_only=True)
+class Story(Performance):
     """One run. `tell` runs it; `report` says what happened, also when it broke off."""
 
-    directory: Path
-    say: Callable[[str], None]
     show: Callable[[DirectionReport], None]
-    envoy: Path | None = None
     gated: bool = True
     began: float = field(default_factory=time.monotonic)
     nodes: dict[str, NodeReport] = field(default_factory=dict)
@@ -85,38 +87,19 @@ class Story:
     timeline: list[TimelineEntry] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     insecure: set[str] = field(default_factory=set)
-    # Everything is being stopped: too late to interrupt.
-    stopping: bool = False
 
-    async def tell(self) -> None:
-        """Run all steps.
-
-        Raises:
-            TrothError: a step could not be taken; what was seen until then is in the report.
-        """
-        async with AsyncExitStack() as stack:
-            try:
-                await self._tell(stack)
-            finally:
-                self.stopping = True
-
-    async def _tell(self, stack: AsyncExitStack) -> None:
+    async def _tell(self, stack: AsyncExitStack) -> bool:
         ports = PortReservation()
         stack.callback(ports.close)
         children = Children(self.directory)
         stack.push_async_callback(children.stop)
         setting = Setting(self.directory, ports, gated=self.gated)
         binary = find_envoy(self.envoy)
-        if self.gated and not MODULE_PATH.is_file():
-            raise ConfigurationError(
-                source="the gate's module",
-                value=str(MODULE_PATH),
-                accepted="a file: build it with `make gate`, or go without it with --no-gate",
-            )
         self.versions = await _versions(binary)
 
         self.say("starting the server and two small services")
-        server, services = await self._start_server(children, setting)
+        server, services = await start_server(children, setting, (CLOUD, EDGE))
+        self._note("start", f"server ready: registry, Verifier {VERIFIER}, SVID issuing, feed")
         operators = await stack.enter_async_context(
             OperatorClient(Path(str(server["admin_socket"])))
         )
@@ -137,6 +120,7 @@ class Story:
             await self._rescue(nodes, verifier)
         await self._withdraw(nodes, operators)
         self.say("stopping everything")
+        return all(step.passed for step in self.steps)
 
     def report(self, problem: str = "") -> Report:
         """Return what happened; `problem` is why the story broke off."""
@@ -160,21 +144,6 @@ class Story:
 
     # Steps.
 
-    async def _start_server(
-        self, children: Children, setting: Setting
-    ) -> tuple[dict[str, object], dict[str, dict[str, object]]]:
-        server = await children.start(
-            "server", "server", "-c", str(setting.write_server()), "--stop-with-stdin"
-        )
-        running = {
-            name: await children.start(f"{name}-service", "demo", "service", name)
-            for name in (CLOUD, EDGE)
-        }
-        ready = await server.ready(_START_SECONDS)
-        services = {name: await child.ready(_START_SECONDS) for name, child in running.items()}
-        self._note("start", f"server ready: registry, Verifier {VERIFIER}, SVID issuing, feed")
-        return ready, services
-
     async def _start_nodes(
         self,
         stack: AsyncExitStack,
@@ -183,28 +152,16 @@ class Story:
         binary: Path,
     ) -> None:
         self.say("two nodes attest and join; their stock Envoys start")
-        agents = {
-            name: await children.start(
-                f"{name}-agent", "agent", "-c", str(node.config), "--stop-with-stdin"
-            )
-            for name, node in nodes.items()
-        }
+        agents = await start_agents(children, nodes)
         for name, agent in agents.items():
             await self._joined(name, agent)
         for node in nodes.values():
-            envoy = EnvoyProcess(
-                binary=binary,
-                bootstrap=json.loads(node.bootstrap.read_text()),
-                concurrency=1,
-            )
-            await envoy.start()
-            stack.push_async_callback(envoy.stop)
-            await envoy.wait_ready(timeout_seconds=_START_SECONDS)
+            await start_envoy(stack, node, binary)
             self._note("start", f"{node.name}'s Envoy {self.versions['Envoy']} serves")
         self._step("Two nodes joined on their Evidence, in front of stock Envoys")
 
     async def _joined(self, name: str, agent: Child) -> None:
-        ready = await agent.ready(_START_SECONDS)
+        ready = await agent.ready(START_SECONDS)
         scheme = "cca" if name == CLOUD else "psa"
         self.nodes[name] = NodeReport(
             name=name,
@@ -299,7 +256,7 @@ class Story:
         node = setting.write_node(CHANGED, server=server, service=services[EDGE])
         agent = await children.start(CHANGED, "agent", "-c", str(node.config), "--stop-with-stdin")
         try:
-            await agent.ready(_START_SECONDS)
+            await agent.ready(START_SECONDS)
         except UnavailableError:
             status = agent.process.returncode
         else:
