@@ -16,6 +16,12 @@ from troth.control_plane.config_file import load_config
 from troth.control_plane.server.onboarding_config import OnboardingSection
 from troth.control_plane.server.remote_config import RemoteSection
 from troth.control_plane.server.trust_config import AuthoritiesSection, FederationSection
+from troth.control_plane.verification.collateral_settings import (
+    AmdKdsAddress,
+    CollateralFetch,
+    CollateralGrace,
+    IntelPcsAddress,
+)
 from troth.control_plane.verification.sections import (
     CoservSection,
     EmbeddedChallengeResponseSection,
@@ -95,36 +101,10 @@ class VerifierSection(_Section, frozen=True, kw_only=True):
         str,
         Meta(description="Directory with documents of vendors: certificates, revocation lists."),
     ] = ""
-    collateral_grace_seconds: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="How long after its next update such a document still serves; results show "
-            "it.",
-        ),
-    ] = 0
-    collateral_fetch: Annotated[
-        bool,
-        Meta(
-            description="Ask `amd` and `intel`, those of them that are among `vendors`, for documents "
-            "that are missing; kept in `collateral` below `data_dir`. Strangers' Evidence can cause "
-            "such requests, a few a minute."
-        ),
-    ] = False
-    amd_kds: Annotated[
-        str,
-        Meta(
-            pattern="^(https?://[^\\s]+)?$",
-            description="Address of AMD's Key Distribution Service, or of a cache; empty for AMD's.",
-        ),
-    ] = ""
-    intel_pcs: Annotated[
-        str,
-        Meta(
-            pattern="^(https?://[^\\s]+)?$",
-            description="Address of Intel's PCS, or of a PCCS; empty for Intel's.",
-        ),
-    ] = ""
+    collateral_grace_seconds: CollateralGrace = 0
+    collateral_fetch: CollateralFetch = False
+    amd_kds: AmdKdsAddress = ""
+    intel_pcs: IntelPcsAddress = ""
     remote: RemoteSection = RemoteSection()
 
     def check(self) -> None:
