@@ -23,6 +23,7 @@ from support.applications import HttpApplication
 from support.attested_world import Node, World
 from support.cli import run_cli
 from support.envoy_mesh import envoy_binary
+from support.gate import need_gate
 from support.ports import reserved_ports
 from support.static_agent import StaticAgent
 from support.waiting import until
@@ -110,8 +111,8 @@ async def patched_pair(
     services: Any = lambda _world: (),
 ) -> AsyncIterator[Pair]:
     """An application, a patched Envoy before it, a patched Envoy that calls it, and their agents."""
-    if gated and not MODULE_PATH.is_file():
-        pytest.skip("the gate's module is not built here: `make gate`")
+    if gated:
+        need_gate()
     world, application = World(), HttpApplication()
     directory = Path(tempfile.mkdtemp(prefix="tp", dir="/tmp"))
     async with contextlib.AsyncExitStack() as stack:
@@ -283,8 +284,8 @@ async def test_without_code_a_client_reaches_a_server_only_while_its_key_is_pinn
 @pytest.mark.parametrize("gated", [True, False])
 def test_envoy_accepts_what_was_patched_and_patching_again_changes_nothing(gated: bool) -> None:  # noqa: FBT001
     setting = GateSetting(module=str(MODULE_PATH), agent_socket="/run/gate") if gated else None
-    if gated and not MODULE_PATH.is_file():
-        pytest.skip("the gate's module is not built here: `make gate`")
+    if gated:
+        need_gate()
     asked = PatchWish(
         node_id="n",
         xds_socket=Path("/run/xds"),
@@ -312,8 +313,7 @@ def test_envoy_accepts_what_was_patched_and_patching_again_changes_nothing(gated
 def test_preflight_finds_the_installed_envoy_fit_for_the_gate(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if not MODULE_PATH.is_file():
-        pytest.skip("the gate's module is not built here: `make gate`")
+    need_gate()
     ran = run_cli(capsys, "envoy", "preflight", "--envoy", envoy_binary(), "--format", "json")
     report = json.loads(ran.out)
     assert ran.status == 0
@@ -364,8 +364,8 @@ def test_the_commands_patch_a_file_that_envoy_then_accepts(
 def test_envoy_accepts_what_is_generated_for_every_protocol(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], profile: str
 ) -> None:
-    if profile == "gate" and not MODULE_PATH.is_file():
-        pytest.skip("the gate's module is not built here: `make gate`")
+    if profile == "gate":
+        need_gate()
     services, output = tmp_path / "services.yaml", tmp_path / "envoy.json"
     services.write_text(
         f"""

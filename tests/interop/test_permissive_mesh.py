@@ -14,6 +14,7 @@ import pytest
 from support.applications import HttpApplication
 from support.certificates import TestAuthority
 from support.envoy_mesh import MeshNode
+from support.gate import need_gate
 from support.ports import reserved_ports
 from support.waiting import until
 from troth.control_plane.envoy.description import (
@@ -49,8 +50,7 @@ class GatedNode(MeshNode):
 
 @contextlib.asynccontextmanager
 async def migrating(*, permissive: bool) -> AsyncIterator[tuple[GatedNode, HttpApplication, int]]:
-    if not MODULE_PATH.is_file():
-        pytest.skip("the gate's module is not built here: `make gate`")
+    need_gate()
     authority, application = TestAuthority(), HttpApplication()
     async with contextlib.AsyncExitStack() as stack:
         listen, local = stack.enter_context(reserved_ports(2))

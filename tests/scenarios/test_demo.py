@@ -12,12 +12,9 @@ from typing import Any
 
 import pytest
 
+from support.gate import GATED
 from support.waiting import until
-from troth.control_plane.gate import MODULE_PATH
 
-GATED = pytest.mark.skipif(
-    not MODULE_PATH.is_file(), reason="the gate's module is not built here: `make gate`"
-)
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(150)]
 
 

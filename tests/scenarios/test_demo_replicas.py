@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(150)]
+from support.gate import GATED
+
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(150), GATED]
 
 
 async def test_exactly_the_expelled_replicas_connections_end(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import yaml
 
 from support.cli import run_cli
 from support.envoy_mesh import envoy_binary
+from support.gate import need_gate
 from support.pages import commands, expected_status, matches, steps
 from troth.adapters.envoy_trial import validate_configuration
-from troth.control_plane.gate import MODULE_PATH
 
 pytestmark = pytest.mark.envoy
 
@@ -24,8 +24,7 @@ GATE = '[gate]\nsocket = "/run/troth/gate"\n'
 def test_every_command_of_the_page_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if not MODULE_PATH.is_file():
-        pytest.skip("the gate's module is not built here: `make gate`")
+    need_gate()
     binary = envoy_binary()
     monkeypatch.chdir(tmp_path)
     run = 0

@@ -22,6 +22,7 @@ import pytest
 from support.applications import HttpApplication
 from support.command import troth
 from support.envoy_mesh import envoy_binary
+from support.gate import need_gate
 from support.ports import reserved_ports
 from support.server_world import DOMAIN, SERVER_ID, World, world
 from support.waiting import until
@@ -29,7 +30,6 @@ from support.workloads import short_directory
 from troth.adapters.envoy_process import EnvoyProcess
 from troth.cli.demo.processes import Children
 from troth.control_plane.envoy.access_log import decode_access_log_line
-from troth.control_plane.gate import MODULE_PATH
 from troth.evidence.simulator import SimulatedPlatform
 from troth.evidence.simulator.device_file import to_json
 
@@ -118,8 +118,8 @@ def configure(
 async def running(
     profile: str, static: tuple[str, ...] = ("orders", "shop")
 ) -> AsyncIterator[Place]:
-    if profile == "gate" and not MODULE_PATH.is_file():
-        pytest.skip("the gate's module is not built here: `make gate`")
+    if profile == "gate":
+        need_gate()
     async with contextlib.AsyncExitStack() as stack:
         here = await stack.enter_async_context(world())
         platforms: dict[str, SimulatedPlatform] = {

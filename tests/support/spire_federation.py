@@ -53,6 +53,18 @@ async def federated() -> AsyncIterator[Both]:
         yield Both(spire, here, spire.spire.agent_socket(EDGE), agent.socket)
 
 
+async def federate_at_spire(spire: AttestedSpire, here: World, profile: str, *options: str) -> None:
+    """Tell SPIRE of our trust domain and where its bundle is."""
+    made = await asyncio.to_thread(
+        spire.spire.ask,
+        *("federation", "create", "-trustDomain", MESH),
+        *("-bundleEndpointURL", here.running.bundle_url),
+        *("-bundleEndpointProfile", profile),
+        *options,
+    )
+    assert made.returncode == 0, made.stderr
+
+
 async def _federate(spire: AttestedSpire, here: World, port: int) -> None:
     """Tell each of the other: its first bundle, its endpoint, and whom to expect there."""
     await here.ask(
@@ -67,24 +79,14 @@ async def _federate(spire: AttestedSpire, here: World, port: int) -> None:
     )
     status = await here.ask("POST", f"/v1/bundles/{DOMAIN}/refresh")
     assert status["problem"] == "", status
-    made = await asyncio.to_thread(
-        spire.spire.ask,
-        "federation",
-        "create",
-        "-trustDomain",
-        MESH,
-        "-bundleEndpointURL",
-        here.running.bundle_url,
-        "-bundleEndpointProfile",
+    await federate_at_spire(
+        spire,
+        here,
         "https_spiffe",
-        "-endpointSpiffeID",
-        here.running.spiffe_id,
-        "-trustDomainBundlePath",
-        str(here.running.trust_bundle),
-        "-trustDomainBundleFormat",
-        "pem",
+        *("-endpointSpiffeID", here.running.spiffe_id),
+        *("-trustDomainBundlePath", str(here.running.trust_bundle)),
+        *("-trustDomainBundleFormat", "pem"),
     )
-    assert made.returncode == 0, made.stderr
     refreshed = await asyncio.to_thread(spire.spire.ask, "federation", "refresh", "-id", MESH)
     assert refreshed.returncode == 0, refreshed.stderr
     # The first bundle had no key for JWTs: what SPIRE holds now came from our endpoint.

@@ -18,6 +18,7 @@ from support.ports import reserved_ports
 from support.server_world import DOMAIN as MESH
 from support.server_world import new_key, world
 from support.spire import DOMAIN, attested_spire
+from support.spire_federation import federate_at_spire
 from support.waiting import until
 from troth.adapters.bundle_endpoint import HttpsBundleFetcher
 from troth.control_plane.server.trust_config import FederationSection
@@ -76,18 +77,7 @@ async def test_each_fetches_the_others_bundle(
             await here.ask("PUT", f"/v1/bundles/{DOMAIN}", json=wanted)
             status = await here.ask("POST", f"/v1/bundles/{DOMAIN}/refresh")
             assert status["problem"] == "", status
-            made = await asyncio.to_thread(
-                spire.spire.ask,
-                "federation",
-                "create",
-                "-trustDomain",
-                MESH,
-                "-bundleEndpointURL",
-                here.running.bundle_url,
-                "-bundleEndpointProfile",
-                "https_web",
-            )
-            assert made.returncode == 0, made.stderr
+            await federate_at_spire(spire, here, "https_web")
 
             async def fetched() -> bool:
                 await asyncio.to_thread(spire.spire.ask, "federation", "refresh", "-id", MESH)
