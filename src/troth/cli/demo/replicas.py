@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Expel one of two replicas that share a SPIFFE ID: its connections end, the other's do not.
 
-Both call the cloud node, whose Envoy cannot tell them apart by name: only by node.
+Both call the cloud node, whose Envoy cannot tell them apart by name: only by node. The expelled
+replica's own agent is killed before, as on a machine that does not want to hear: its peer has to act.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from troth.cli.demo.performance import (
 )
 from troth.cli.demo.platforms import CLOUD, REPLICAS, Platforms
 from troth.cli.demo.ports import PortReservation
-from troth.cli.demo.processes import Children
+from troth.cli.demo.processes import Child, Children
 from troth.cli.demo.setting import NodeSetting, Setting
 from troth.errors import UnavailableError
 
@@ -36,6 +37,7 @@ _KINDS = ("HTTP stream", "raw TCP")
 _EACH = 3
 # What the other replica's connections have to outlive; five times the bound for the expelled one.
 _WATCH_SECONDS = 5.0
+_DEAF_SECONDS = 1.0
 _REQUEST = b"GET /stream HTTP/1.1\r\nhost: demo\r\n\r\n"
 
 
@@ -80,8 +82,11 @@ class Held:
                 writer.close()
 
 
+@dataclass(kw_only=True)
 class Replicas(Performance):
     """One run."""
+
+    ids: dict[str, str] = field(default_factory=dict)
 
     async def _tell(self, stack: AsyncExitStack) -> bool:
         ports = PortReservation()
@@ -91,33 +96,32 @@ class Replicas(Performance):
         platforms = Platforms.replicas(os.urandom)
         setting = Setting(self.directory, ports, gated=True, platforms=platforms)
         self.say("starting the server, three nodes and their stock Envoys")
-        server, nodes, ids = await self._start(stack, children, setting)
+        server, nodes, agents = await self._start(stack, children, setting)
         operators = await stack.enter_async_context(
             OperatorClient(Path(str(server["admin_socket"])))
         )
         held: list[Held] = []
         stack.push_async_callback(_let_go, held)
         await self._open(held, nodes)
-        return await self._expel(held, ids, operators, nodes)
+        return await self._expel(held, agents, operators, nodes)
 
     async def _start(
         self, stack: AsyncExitStack, children: Children, setting: Setting
-    ) -> tuple[dict[str, object], dict[str, NodeSetting], dict[str, str]]:
+    ) -> tuple[dict[str, object], dict[str, NodeSetting], dict[str, Child]]:
         names = (CLOUD, *REPLICAS)
         server, services = await start_server(children, setting, names)
         nodes = {
             name: setting.write_node(name, server=server, service=services[name]) for name in names
         }
         agents = await start_agents(children, nodes)
-        ids = {}
         for name, agent in agents.items():
             ready = await agent.ready(START_SECONDS)
-            ids[name] = str(ready["node_id"])
+            self.ids[name] = str(ready["node_id"])
             self.say(f"{name} joined as {ready['spiffe_id']}, node {ready['node_id']}")
         binary = find_envoy(self.envoy)
         for node in nodes.values():
             await start_envoy(stack, node, binary)
-        return server, nodes, ids
+        return server, nodes, agents
 
     async def _open(self, held: list[Held], nodes: dict[str, NodeSetting]) -> None:
         for name in REPLICAS:
@@ -141,16 +145,20 @@ class Replicas(Performance):
     async def _expel(
         self,
         held: list[Held],
-        ids: dict[str, str],
+        agents: dict[str, Child],
         operators: OperatorClient,
         nodes: dict[str, NodeSetting],
     ) -> bool:
         gone, stays = REPLICAS
         live = [each for each in held if each.ended_at is None]
         theirs = {name: [each for each in live if each.replica == name] for name in REPLICAS}
-        self.say(f"{gone} is expelled; {stays} has the same SPIFFE ID and stays")
+        self.say(f"{gone}'s agent is killed and it is expelled; {stays}, of the same name, stays")
+        # Its own side does nothing any more, so what ends is ended by the cloud node's.
+        agents[gone].process.kill()
+        await asyncio.sleep(_DEAF_SECONDS)
+        deaf = all(each.ended_at is None for each in theirs[gone])
         begin = time.monotonic()
-        await operators.post(f"/v1/nodes/{ids[gone]}/expel", {"why": "the demo expels it"})
+        await operators.post(f"/v1/nodes/{self.ids[gone]}/expel", {"why": "the demo expels it"})
         await asyncio.sleep(_WATCH_SECONDS)
         times = [(each.ended_at - begin) * 1000 for each in theirs[gone] if each.ended_at]
         kept = [each for each in theirs[stays] if each.ended_at is None]
@@ -165,7 +173,8 @@ class Replicas(Performance):
         returned, served = await _flows(back), await _flows(more)
         self.say(f"a new connection of {gone} {_outcome(returned)}; of {stays}, {_outcome(served)}")
         return (
-            len(times) == len(theirs[gone])
+            deaf
+            and len(times) == len(theirs[gone])
             and len(kept) == len(theirs[stays])
             and not quiet
             and served
